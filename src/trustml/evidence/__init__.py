@@ -1,0 +1,52 @@
+"""What every verdict rests on: p-values, error rates, intervals, tests and martingales, once.
+
+Pure functions on arrays. A room that needs an interval, a p-value, a bootstrap or a multiple
+testing procedure takes it from here, so that "at level 0.95" means one thing in the house.
+"""
+
+from __future__ import annotations
+
+from trustml.evidence._bootstrap import bootstrap
+from trustml.evidence._concentration import hoeffding_bentkus_pvalue
+from trustml.evidence._intervals import Interval, beta_binomial_band, clopper_pearson, wilson
+from trustml.evidence._martingales import betting_martingale, e_to_p, p_to_e
+from trustml.evidence._multiplicity import (
+    adjust,
+    benjamini_hochberg,
+    benjamini_yekutieli,
+    bonferroni,
+    holm,
+    storey,
+)
+from trustml.evidence._pvalues import pvalues
+from trustml.evidence._quantile import conformal_rank, exact_alpha, quantile
+from trustml.evidence._tests import TestResult, binomial_test, ks_test, permutation_test
+from trustml.evidence._two_sample import energy_test, mmd_test
+
+__all__ = [
+    "Interval",
+    "TestResult",
+    "adjust",
+    "benjamini_hochberg",
+    "benjamini_yekutieli",
+    "beta_binomial_band",
+    "betting_martingale",
+    "binomial_test",
+    "bonferroni",
+    "bootstrap",
+    "clopper_pearson",
+    "conformal_rank",
+    "e_to_p",
+    "energy_test",
+    "exact_alpha",
+    "hoeffding_bentkus_pvalue",
+    "holm",
+    "ks_test",
+    "mmd_test",
+    "p_to_e",
+    "permutation_test",
+    "pvalues",
+    "quantile",
+    "storey",
+    "wilson",
+]
