@@ -1,4 +1,4 @@
-"""Tasks: `nox -s audit`, `nox -s tests`, ...; each does all of its own set-up and may be repeated."""
+"""Tasks, each with all of its own set-up: `nox -s audit`, `nox -s tests`, ..."""
 
 import hashlib
 import os
@@ -16,6 +16,7 @@ BIN = ENV / ("Scripts" if sys.platform == "win32" else "bin")
 PINS = ROOT / "constraints.txt"
 NO_DEPS = ROOT / "requirements" / "no-deps.txt"
 PYPROJECT = nox.project.load_toml("pyproject.toml")
+TORCH = next(line for line in PINS.read_text().splitlines() if line.startswith("torch=="))
 
 
 def install(session: nox.Session, *args: str) -> None:
@@ -23,10 +24,10 @@ def install(session: nox.Session, *args: str) -> None:
     session.install(*args, env={"PIP_CONSTRAINT": str(PINS)}, silent=True)
 
 
-def run(session: nox.Session, tool: str, *args: str) -> None:
-    """Run a tool of the shared environment; one thread a process keeps two cores fair."""
-    threads = os.environ.get("OMP_NUM_THREADS", "2")
-    session.run(str(BIN / tool), *args, external=True, env={"OMP_NUM_THREADS": threads})
+def run(session: nox.Session, tool: str, *args: str, threads: str = "2") -> None:
+    """Run a tool of the shared environment."""
+    env = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
+    session.run(str(BIN / tool), *args, external=True, env=env)
 
 
 @nox.session(name="env", reuse_venv=True)
@@ -49,16 +50,15 @@ def environment(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=["env"])
 def audit(session: nox.Session) -> None:
     """Train a small model on embedded data, audit it, write audit-report/report.html."""
-    run(session, "trustml", "audit", *(session.posargs or ["--example", "digits", "--out", "audit-report"]))
+    default = ["--example", "digits", "--out", "audit-report"]
+    run(session, "trustml", "audit", *(session.posargs or default))
 
 
 @nox.session(venv_backend="none", requires=["env"])
 def tests(session: nox.Session) -> None:
-    """The whole test suite, on both cores."""
-    session.run(
-        str(BIN / "python"), "-m", "pytest", *(session.posargs or ["-n", "2", "--dist", "loadfile"]),
-        external=True, env={"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    """The whole test suite, one process a core."""
+    default = ["-n", "auto", "--dist", "loadfile"]
+    run(session, "python", "-m", "pytest", *(session.posargs or default), threads="1")
 
 
 @nox.session(venv_backend="none", requires=["env"])
@@ -77,35 +77,35 @@ def types(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=["env"])
 def docs(session: nox.Session) -> None:
     """The documentation; warnings are errors."""
-    run(session, "sphinx-build", "-W", "-n", "-b", "html", "docs", "docs/_build/html")
+    run(session, "sphinx-build", "-W", "-n", "-q", "-b", "html", "docs", "docs/_build/html")
 
 
 @nox.session(venv_backend="none", requires=["env"])
 def notebooks(session: nox.Session) -> None:
     """Execute the notebooks; a failing cell fails the session."""
-    run(session, "python", "-m", "pytest", "--nbmake", "--nbmake-timeout=600", "-p", "no:cacheprovider", "notebooks")
+    options = ["--nbmake", "--nbmake-timeout=600", "-p", "no:cacheprovider"]
+    run(session, "python", "-m", "pytest", *options, "notebooks")
 
 
 @nox.session(venv_backend="none", requires=["env"])
 def bench(session: nox.Session) -> None:
-    """Our column of the benchmarks; the peers' columns need `bench-peers` once."""
-    names = session.posargs or sorted(p.stem for p in (ROOT / "benchmarks").glob("*.py"))
-    for name in names:
-        run(session, "python", f"benchmarks/{name}.py")
+    """Benchmarks, ours beside the peers whose environments `bench-peers` has made."""
+    for script in sorted((ROOT / "benchmarks").glob("*.py")):
+        run(session, "python", str(script), *session.posargs, threads="1")
 
 
 @nox.session
 def minimal(session: nox.Session) -> None:
-    """The core alone, without any extra: every door opens or names the extra it needs."""
+    """The core alone, without any extra: its tests pass, and what is missing is named."""
     install(session, "torch")
     install(session, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
-    session.run("python", "-m", "pytest", "-q", "tests/core", "tests/ihvp", "tests/evidence", "tests/guards")
+    floors = ["core", "evidence", "ihvp", "model", "influence", "conformal", "ood", "guards"]
+    session.run("python", "-m", "pytest", "-q", *(f"tests/{floor}" for floor in floors))
 
 
 @nox.session(name="bench-peers", reuse_venv=True)
-@nox.parametrize("peer", ["pydvl", "curvlinops"])
+@nox.parametrize("peer", ["curvlinops", "pydvl"], ids=["curvlinops", "pydvl"])
 def bench_peers(session: nox.Session, peer: str) -> None:
-    """An environment of its own for each peer that will not install beside the others."""
-    install(session, "torch")
-    install(session, "-r", f"requirements/peers/{peer}.txt")
-    install(session, "--no-deps", "-e", ".")
+    """An environment of its own for each peer: their pins fight ours and each other's."""
+    session.install(TORCH, silent=True)
+    session.install(TORCH, "-r", f"requirements/peers/{peer}.txt", silent=True)
