@@ -21,6 +21,7 @@ from trustml.evidence._multiplicity import (
 from trustml.evidence._pvalues import pvalues
 from trustml.evidence._quantile import conformal_rank, exact_alpha, quantile
 from trustml.evidence._tests import TestResult, binomial_test, ks_test, permutation_test
+from trustml.evidence._two_proportions import newcombe, proportion_ratio
 from trustml.evidence._two_sample import energy_test, mmd_test
 
 __all__ = [
@@ -43,8 +44,10 @@ __all__ = [
     "holm",
     "ks_test",
     "mmd_test",
+    "newcombe",
     "p_to_e",
     "permutation_test",
+    "proportion_ratio",
     "pvalues",
     "quantile",
     "storey",
