@@ -1,0 +1,64 @@
+"""Fairness: group metrics with intervals, and what each training row does to a disparity."""
+
+from __future__ import annotations
+
+from trustml.fairness._group_metrics import GroupMetrics, group_metrics
+from trustml.fairness._rates import (
+    count,
+    false_negative_rate,
+    false_positive_rate,
+    mean_prediction,
+    selection_rate,
+    true_negative_rate,
+    true_positive_rate,
+)
+from trustml.fairness.metrics import (
+    accuracy_score_difference,
+    accuracy_score_ratio,
+    demographic_parity_difference,
+    demographic_parity_ratio,
+    equal_opportunity_difference,
+    equal_opportunity_ratio,
+    equalized_odds_difference,
+    equalized_odds_ratio,
+    false_negative_rate_difference,
+    false_negative_rate_ratio,
+    false_positive_rate_difference,
+    false_positive_rate_ratio,
+    selection_rate_difference,
+    selection_rate_ratio,
+    true_negative_rate_difference,
+    true_negative_rate_ratio,
+    true_positive_rate_difference,
+    true_positive_rate_ratio,
+)
+
+__all__ = [
+    "GroupMetrics",
+    "accuracy_score_difference",
+    "accuracy_score_ratio",
+    "count",
+    "demographic_parity_difference",
+    "demographic_parity_ratio",
+    "equal_opportunity_difference",
+    "equal_opportunity_ratio",
+    "equalized_odds_difference",
+    "equalized_odds_ratio",
+    "false_negative_rate",
+    "false_negative_rate_difference",
+    "false_negative_rate_ratio",
+    "false_positive_rate",
+    "false_positive_rate_difference",
+    "false_positive_rate_ratio",
+    "group_metrics",
+    "mean_prediction",
+    "selection_rate",
+    "selection_rate_difference",
+    "selection_rate_ratio",
+    "true_negative_rate",
+    "true_negative_rate_difference",
+    "true_negative_rate_ratio",
+    "true_positive_rate",
+    "true_positive_rate_difference",
+    "true_positive_rate_ratio",
+]

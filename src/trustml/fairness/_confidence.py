@@ -1,0 +1,177 @@
+"""Intervals of group metrics: exact or closed form for rates, the bootstrap for the rest.
+
+All intervals come from ``trustml.evidence``; this module only says of what.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from trustml.core.random import RandomState, numpy_generator
+from trustml.evidence import Interval, bootstrap, clopper_pearson, newcombe, proportion_ratio
+
+RowMetric = Callable[[np.ndarray], float]  # row indices -> value
+
+_UNKNOWN = (math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The rows behind a ``GroupMetrics``.
+
+    ``rates`` holds (successes, denominator) as booleans of the rows; ``others`` functions of row
+    indices.
+    """
+
+    codes: np.ndarray
+    n_groups: int
+    rates: dict[str, tuple[np.ndarray, np.ndarray]]
+    others: dict[str, RowMetric]
+
+    def tally(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Successes and trials of a rate in each group, both (n_groups,)."""
+        success, counts = self.rates[name]
+        return (
+            np.bincount(self.codes[success & counts], minlength=self.n_groups),
+            np.bincount(self.codes[counts], minlength=self.n_groups),
+        )
+
+    def value(self, name: str, group: int | None = None) -> float:
+        """Return a metric in one group, or over all rows; NaN where it is undefined."""
+        if name in self.rates:
+            hits, trials = self.tally(name)
+            k, n = (hits.sum(), trials.sum()) if group is None else (hits[group], trials[group])
+            return float(k / n) if n else math.nan
+        return float(self.others[name](self.rows(group)))
+
+    def rows(self, group: int | None = None) -> np.ndarray:
+        """Row indices of a group, or all of them."""
+        return np.arange(len(self.codes)) if group is None else np.flatnonzero(self.codes == group)
+
+
+def value_interval(
+    sample: Sample, name: str, group: int | None, level: float, random_state: RandomState
+) -> tuple[float, float]:
+    """Interval of a metric in one group (None: over all rows); exact for rates."""
+    if name in sample.rates:
+        hits, trials = sample.tally(name)
+        k, n = (hits.sum(), trials.sum()) if group is None else (hits[group], trials[group])
+        if n == 0:
+            return _UNKNOWN
+        exact = clopper_pearson(int(k), int(n), level)
+        return exact.low, exact.high
+    if math.isnan(sample.value(name, group)):
+        return _UNKNOWN
+    found: Interval = bootstrap(
+        sample.others[name], sample.rows(group), level=level, random_state=random_state
+    )
+    return found.low, found.high
+
+
+def contrast_interval(
+    sample: Sample,
+    name: str,
+    kind: str,
+    reference: int,
+    level: float,
+    random_state: RandomState,
+) -> tuple[float, float]:
+    """Interval of the difference or ratio of a metric between groups."""
+    # More than two groups: the intervals of all pairs, held simultaneously by Bonferroni. Unlike
+    # the percentiles of a resampled max - min they can contain parity.
+    if sample.n_groups == 2:
+        pair = (1 - reference, reference)
+        if any(math.isnan(sample.value(name, group)) for group in pair):
+            return _UNKNOWN
+        found = _pair_intervals(sample, name, kind, [pair], level, random_state)[0]
+        return found.low, found.high
+    defined = [g for g in range(sample.n_groups) if not math.isnan(sample.value(name, g))]
+    pairs = list(combinations(defined, 2))
+    if not pairs:
+        return _UNKNOWN
+    each = 1 - (1 - level) / len(pairs)
+    intervals = _pair_intervals(sample, name, kind, pairs, each, random_state)
+    if kind == "difference":
+        bounds = [_absolute(i) for i in intervals]
+        return max(low for low, _ in bounds), max(high for _, high in bounds)
+    bounds = [_below_one(i) for i in intervals]
+    return min(low for low, _ in bounds), min(high for _, high in bounds)
+
+
+def _pair_intervals(
+    sample: Sample,
+    name: str,
+    kind: str,
+    pairs: list[tuple[int, int]],
+    level: float,
+    random_state: RandomState,
+) -> list[Interval]:
+    if name in sample.rates:
+        hits, trials = sample.tally(name)
+        closed_form = newcombe if kind == "difference" else proportion_ratio
+        return [
+            closed_form(int(hits[a]), int(trials[a]), int(hits[b]), int(trials[b]), level)
+            for a, b in pairs
+        ]
+    metric = sample.others[name]
+    involved = sorted({group for pair in pairs for group in pair})
+
+    def contrasts(rows: np.ndarray) -> np.ndarray:
+        codes = sample.codes[rows]
+        value = {group: metric(rows[codes == group]) for group in involved}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.array(
+                [
+                    value[a] - value[b]
+                    if kind == "difference"
+                    else np.float64(value[a]) / np.float64(value[b])
+                    for a, b in pairs
+                ]
+            )
+
+    rows = np.flatnonzero(np.isin(sample.codes, involved))
+    return list(
+        bootstrap(
+            contrasts,
+            rows,
+            level=level,
+            n_resamples=max(1000, math.ceil(20 / (1 - level))),
+            strata=sample.codes[rows],
+            random_state=numpy_generator(random_state),
+        )
+    )
+
+
+def _absolute(interval: Interval) -> tuple[float, float]:
+    """Bounds of |d| from bounds of d."""
+    low, high = interval.low, interval.high
+    ends = abs(low), abs(high)
+    return (0.0 if low <= 0 <= high else min(ends)), max(ends)
+
+
+def _below_one(interval: Interval) -> tuple[float, float]:
+    """Bounds of min(r, 1/r) from bounds of r."""
+    low, high = interval.low, interval.high
+    inverse = 1 / high if high > 0 else math.inf
+    least = min(low, inverse)
+    if low <= 1 <= high:
+        return least, 1.0
+    return least, (high if high < 1 else 1 / low)
+
+
+def wrap_metric(name: str, metric: Callable[..., Any], *columns: np.ndarray) -> RowMetric:
+    """Turn a function of columns into a function of row indices that returns a float."""
+
+    def of_rows(rows: np.ndarray) -> float:
+        value = np.asarray(metric(*(column[rows] for column in columns)))
+        if value.size != 1:
+            raise ValueError(f"metric {name!r} must return one number, got shape {value.shape}")
+        return float(value.reshape(()))
+
+    return of_rows

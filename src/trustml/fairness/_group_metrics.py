@@ -1,0 +1,316 @@
+"""Any metric, group by group, with intervals."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from trustml.core.random import RandomState
+from trustml.core.results import Result
+from trustml.core.validation import check_choice
+from trustml.fairness._confidence import Sample, contrast_interval, value_interval, wrap_metric
+from trustml.fairness._groups import as_groups
+from trustml.fairness._named_array import NamedArray
+from trustml.fairness._rates import RATES, Decisions, as_decisions, rate_masks
+from trustml.fairness._row_metrics import NUMBER_METRICS, SCORE_METRICS, as_score
+from trustml.fairness.metrics import largest_difference, smallest_ratio
+from trustml.warnings import SmallGroupWarning
+
+METRIC_NAMES = (*RATES, *SCORE_METRICS, *NUMBER_METRICS)
+
+_METHODS = ("between_groups", "to_overall")
+_CONTRASTS = ("difference", "ratio", "by_group", "overall")
+
+
+@dataclass(frozen=True, eq=False)
+class GroupMetrics(Result):
+    """Metrics of each group; arrays are indexed by position or by metric name.
+
+    Attributes
+    ----------
+    metrics : tuple of str
+        Names of the m metrics.
+    groups : tuple
+        The k groups, sorted; tuples of values where several sensitive columns were given.
+    sensitive_names : tuple of str
+        The sensitive columns.
+    counts : numpy.ndarray of shape (k,)
+        Rows of each group.
+    overall : array of shape (m,)
+        Metrics over all rows, in the metric's unit; rates in [0, 1].
+    by_group : array of shape (k, m)
+        NaN where a metric is undefined in a group.
+    privileged : object or None
+        The group that signed intervals are relative to.
+    random_state : int, Generator or None
+        Seed of bootstrap intervals.
+    """
+
+    metrics: tuple[str, ...]
+    groups: tuple[Any, ...]
+    sensitive_names: tuple[str, ...]
+    counts: np.ndarray
+    overall: np.ndarray
+    by_group: np.ndarray
+    privileged: Any
+    random_state: RandomState
+    _sample: Sample = field(repr=False)
+    _reference: int = field(repr=False)
+
+    def difference(self, method: str = "between_groups") -> np.ndarray:
+        """Return the largest difference of each metric between groups, unsigned.
+
+        Parameters
+        ----------
+        method : {"between_groups", "to_overall"}
+            Largest minus smallest group, or the largest distance of a group to ``overall``.
+
+        Returns
+        -------
+        numpy.ndarray of shape (m,)
+            At least 0; NaN if fewer than two groups have the metric.
+        """
+        return self._aggregate(largest_difference, method)
+
+    def ratio(self, method: str = "between_groups") -> np.ndarray:
+        """Return the smallest ratio of each metric between groups, at most 1 for rates.
+
+        Parameters
+        ----------
+        method : {"between_groups", "to_overall"}
+            Smallest over largest group, or the smallest ratio of a group with ``overall``.
+
+        Returns
+        -------
+        numpy.ndarray of shape (m,)
+            NaN if fewer than two groups have the metric, or it is 0 in all.
+        """
+        return self._aggregate(smallest_ratio, method)
+
+    def ci(self, level: float = 0.95, of: str = "difference") -> np.ndarray:
+        """Return confidence intervals; the fairness of the model is in here, not in the points.
+
+        Rates have exact (Clopper-Pearson) intervals in a group, Newcombe's for a difference and
+        MOVER-R for a ratio; other metrics have the BCa bootstrap, drawn within groups.
+
+        Parameters
+        ----------
+        level : float in (0, 1)
+            Confidence level, of each metric by itself.
+        of : {"difference", "ratio", "by_group", "overall"}
+            With two groups, "difference" and "ratio" are signed: see ``direction``. With more
+            they are those of ``difference()`` and ``ratio()``, from all pairs of groups held
+            simultaneously, and contain parity when no pair of groups differs visibly.
+
+        Returns
+        -------
+        numpy.ndarray of shape (m, 2), or (k, m, 2) for "by_group"
+            Lower and upper ends; NaN where the metric is undefined.
+        """
+        check_choice(of, "of", _CONTRASTS)
+        sample, seed = self._sample, self.random_state
+        if of == "overall":
+            return np.array([value_interval(sample, m, None, level, seed) for m in self.metrics])
+        if of == "by_group":
+            return np.array(
+                [
+                    [value_interval(sample, m, g, level, seed) for m in self.metrics]
+                    for g in range(len(self.groups))
+                ]
+            )
+        return np.array(
+            [contrast_interval(sample, m, of, self._reference, level, seed) for m in self.metrics]
+        )
+
+    @property
+    def direction(self) -> str:
+        """Which way the intervals of ``ci`` are signed, in words."""
+        if len(self.groups) > 2:
+            return "largest minus smallest group (unsigned)"
+        return f"{self.groups[1 - self._reference]} minus {self.groups[self._reference]}"
+
+    def _aggregate(
+        self, aggregate: Callable[[np.ndarray, float | None], float], method: str
+    ) -> NamedArray:
+        check_choice(method, "method", _METHODS)
+        totals = self.overall if method == "to_overall" else [None] * len(self.metrics)
+        columns = np.asarray(self.by_group).T
+        values = [aggregate(c, t) for c, t in zip(columns, totals, strict=True)]
+        return NamedArray(values, self.metrics)
+
+    def _columns(self) -> dict[str, Any]:
+        several = len(self.sensitive_names) > 1
+        labels = {
+            name: np.array([g[j] if several else g for g in self.groups], dtype=object)
+            for j, name in enumerate(self.sensitive_names)
+        }
+        columns = np.asarray(self.by_group).T
+        return labels | {"count": self.counts} | dict(zip(self.metrics, columns, strict=True))
+
+
+def group_metrics(
+    y_true: Any,
+    y_pred: Any,
+    *,
+    sensitive_features: Any,
+    y_score: Any = None,
+    metrics: Any = None,
+    privileged: Any = None,
+    random_state: RandomState = None,
+    pos_label: Any = None,
+) -> GroupMetrics:
+    """Return metrics of each group of rows, with their differences, ratios and intervals.
+
+    Parameters
+    ----------
+    y_true, y_pred : array-like of shape (n,)
+        True and predicted labels or numbers.
+    sensitive_features : array of shape (n,) or (n, k), frame, series or dict of columns
+        Group membership; several columns give their intersections.
+    y_score : array of shape (n,) or (n, 2), optional
+        Probability of the favourable class: for "mean_score", "brier_score", "roc_auc" and
+        "calibration_in_the_large" (mean score minus the share of positives).
+    metrics : list of names and callables, dict name -> callable, or None
+        A callable takes (y_true, y_pred) of some rows. None chooses by the labels: selection, true
+        and false positive rate and accuracy for binary ones, accuracy for classes, mean prediction
+        and errors for numbers. An unknown name raises, and lists the known ones.
+    privileged : object, optional
+        The group that signed intervals are relative to; None: the first of the sorted groups.
+    random_state : int, Generator or None
+        Seed of bootstrap intervals.
+    pos_label : object or None
+        The favourable label; None accepts {0, 1} and {-1, 1}, where it is 1.
+
+    Returns
+    -------
+    GroupMetrics
+        Warns with ``SmallGroupWarning`` where a group is small or a metric undefined in it.
+
+    Notes
+    -----
+    A ``ValueError`` says what is wrong if lengths differ, values are missing, there is one group
+    only, a metric is unknown, or ``privileged`` is not among the groups.
+
+    References
+    ----------
+    Bird et al. (2020), Fairlearn: a toolkit for assessing and improving fairness in AI.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> sex = rng.choice(["f", "m"], size=200)
+    >>> y = rng.integers(0, 2, size=200)
+    >>> g = group_metrics(y, y, sensitive_features=sex, metrics=["true_positive_rate"])
+    >>> g.difference()["true_positive_rate"]
+    0.0
+    >>> bool(g.ci()[0, 0] < 0 < g.ci()[0, 1])
+    True
+    """
+    decisions = as_decisions(y_true, y_pred, pos_label)
+    n = len(decisions.y_true)
+    groups = as_groups(sensitive_features, n)
+    reference = 0 if privileged is None else groups.index(privileged)
+    score = None if y_score is None else as_score(y_score, n)
+    chosen = _choose(metrics, decisions, score)
+    rates = {k: rate_masks(rate, decisions) for k, rate in chosen.items() if isinstance(rate, str)}
+    others = {k: made for k, made in chosen.items() if not isinstance(made, str)}
+    sample = Sample(groups.codes, len(groups.labels), rates, others)
+    names = tuple(chosen)
+    by_group = np.array(
+        [[sample.value(name, g) for name in names] for g in range(len(groups.labels))]
+    )
+    groups.warn_if_small(stacklevel=2)
+    _warn_if_undefined(by_group, names, groups.labels)
+    return GroupMetrics(
+        metrics=names,
+        groups=groups.labels,
+        sensitive_names=groups.names,
+        counts=groups.counts,
+        overall=NamedArray([sample.value(name) for name in names], names),
+        by_group=NamedArray(by_group, names, groups.labels),
+        privileged=privileged,
+        random_state=random_state,
+        _sample=sample,
+        _reference=reference,
+    )
+
+
+def _choose(
+    metrics: Any, decisions: Decisions, score: np.ndarray | None
+) -> dict[str, Callable[[np.ndarray], float] | str]:
+    """Name -> function of row indices, or the name of a rate, which is counted."""
+    if metrics is None:
+        metrics = _defaults(decisions, score)
+    elif isinstance(metrics, str) or callable(metrics):
+        metrics = [metrics]
+    items: Iterable[tuple[str | None, Any]] = (
+        metrics.items() if isinstance(metrics, Mapping) else ((None, m) for m in metrics)
+    )
+    chosen: dict[str, Callable[[np.ndarray], float] | str] = {}
+    for given_name, metric in items:
+        name = given_name or (metric if isinstance(metric, str) else _name_of(metric, len(chosen)))
+        if name in chosen:
+            raise ValueError(f"metric {name!r} is given twice; pass a dict to name them apart")
+        chosen[name] = _function(metric, name, decisions, score)
+    if not chosen:
+        raise ValueError("metrics is empty; pass names or callables, or None for the default")
+    return chosen
+
+
+def _function(
+    metric: Any, name: str, decisions: Decisions, score: np.ndarray | None
+) -> Callable[[np.ndarray], float] | str:
+    if callable(metric):
+        return wrap_metric(name, metric, decisions.y_true, decisions.y_pred)
+    if not isinstance(metric, str):
+        raise TypeError(f"a metric is a name or a callable (y_true, y_pred), got {metric!r}")
+    if metric in RATES:
+        return metric
+    if metric in SCORE_METRICS:
+        if score is None:
+            raise ValueError(f"metric {metric!r} needs y_score=")
+        true = decisions.true
+        if true is None:
+            raise ValueError(f"metric {metric!r} needs binary labels; pass pos_label=")
+        return wrap_metric(name, SCORE_METRICS[metric], true, score)
+    if metric in NUMBER_METRICS:
+        columns = decisions.y_true, decisions.y_pred
+        if any(column.dtype.kind not in "biuf" for column in columns):
+            raise ValueError(f"metric {metric!r} needs numbers as y_true and y_pred")
+        return wrap_metric(name, NUMBER_METRICS[metric], *(c.astype(np.float64) for c in columns))
+    raise ValueError(f"metric {metric!r} is unknown; the names are {list(METRIC_NAMES)}")
+
+
+def _defaults(decisions: Decisions, score: np.ndarray | None) -> tuple[str, ...]:
+    if decisions.true is not None:
+        rates = ("selection_rate", "true_positive_rate", "false_positive_rate", "accuracy")
+        return rates if score is None else (*rates, "mean_score", "roc_auc")
+    both = np.concatenate([decisions.y_true, decisions.y_pred])
+    if both.dtype.kind == "f" and (both != np.round(both)).any():
+        return ("mean_prediction", "mean_error", "mean_absolute_error")
+    return ("accuracy",)
+
+
+def _name_of(metric: Callable[..., Any], position: int) -> str:
+    name = getattr(metric, "__name__", "<lambda>")
+    return f"metric_{position}" if name == "<lambda>" else name
+
+
+def _warn_if_undefined(values: np.ndarray, names: tuple[str, ...], labels: tuple[Any, ...]) -> None:
+    missing = {
+        name: [str(labels[g]) for g in np.flatnonzero(np.isnan(values[:, j]))]
+        for j, name in enumerate(names)
+        if np.isnan(values[:, j]).any()
+    }
+    if missing:
+        warnings.warn(
+            f"metrics are undefined in groups that have no row that counts: {missing}; these "
+            "groups are left out of differences and ratios",
+            SmallGroupWarning,
+            stacklevel=3,
+        )
