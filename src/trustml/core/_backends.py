@@ -1,0 +1,224 @@
+"""Three ways to the gradients of every example's outputs: hooks, vmap, a loop."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.func import functional_call, vjp, vmap
+
+from trustml.core._layers import Call, explain, is_covered, single
+from trustml.core._terms import Dense, Term, add, chunks
+from trustml.core.batches import Inputs, apply, batch_length, forward
+from trustml.core.parameters import ParameterSpace
+
+Cotangents = Callable[[Tensor], Tensor]
+Terms = list[tuple[slice, Term]]  # the gradients of some examples, parameter by parameter
+Read = Callable[[Terms], Tensor]
+
+
+class Backend(ABC):
+    """One way to per-example gradients of a module with respect to some parameters.
+
+    The module is called functionally, with parameters that share the user's memory and have
+    flags of their own: nothing of the user's is changed.
+    """
+
+    name: str
+
+    def __init__(self, module: nn.Module, space: ParameterSpace) -> None:
+        self.module, self.space = module, space
+
+    @abstractmethod
+    def measure(self, inputs: Inputs, cotangents: Cotangents, read: Read) -> tuple[Tensor, Tensor]:
+        """Return the outputs, and what ``read`` says of the gradients: (n, ...) or (n, r, ...)."""
+
+    def tensors(self, graph: bool) -> dict[str, Tensor]:
+        """Return all parameters, detached; the selected ones require a gradient if ``graph``."""
+        chosen = set(self.space.names)
+        return {
+            name: p.detach().requires_grad_() if graph and name in chosen else p.detach()
+            for name, p in self.module.named_parameters()
+        }
+
+    def call(self, tensors: dict[str, Tensor], inputs: Inputs) -> Tensor:
+        """Run the module with these parameters."""
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return functional_call(self.module, tensors, args, kwargs)
+
+        return forward(run, inputs)
+
+
+def directions(outputs: Tensor, u: Tensor) -> tuple[Tensor, bool]:
+    """Return cotangents as (n, r, *output), and whether there was an axis r."""
+    n, shape = len(outputs), outputs.shape
+    if u.shape == shape:
+        return u.detach().to(outputs)[:, None], False
+    if u.ndim == outputs.ndim + 1 and u.shape[0] == n and u.shape[2:] == shape[1:]:
+        return u.detach().to(outputs), True
+    if u.ndim == 3 and u.shape[0] == n and u.shape[2] == shape[1:].numel():
+        return u.detach().to(outputs).reshape(n, -1, *shape[1:]), True
+    raise ValueError(
+        f"cotangents must have the shape of the outputs {tuple(shape)}, or one more axis r after "
+        f"the rows, got {tuple(u.shape)}"
+    )
+
+
+class Hooks(Backend):
+    """One forward pass that keeps each layer's input, one backward pass a direction."""
+
+    name = "hooks"
+
+    def __init__(self, module: nn.Module, space: ParameterSpace) -> None:
+        super().__init__(module, space)
+        self.layers: list[tuple[nn.Module, dict[str, str]]] = []
+        self.uncovered: list[str] = []
+        canonical = {id(p): name for name, p in module.named_parameters()}
+        chosen = set(space.names)
+        for prefix, layer in module.named_modules():
+            own = {
+                local: canonical[id(p)]
+                for local, p in layer.named_parameters(recurse=False)
+                if canonical[id(p)] in chosen
+            }
+            if own and is_covered(layer):
+                self.layers.append((layer, own))
+            elif own:
+                where = f"{prefix or 'the module itself'} ({type(layer).__name__})"
+                self.uncovered.append(where)
+
+    def measure(self, inputs: Inputs, cotangents: Cotangents, read: Read) -> tuple[Tensor, Tensor]:
+        n = batch_length(inputs)
+        calls: list[tuple[nn.Module, dict[str, str], Tensor]] = []
+        edges: list[GradientEdge] = []
+
+        def record(own: dict[str, str]) -> Any:
+            def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: Any, out: Tensor) -> Any:
+                x = args[0] if args else kwargs["input"]
+                if not out.requires_grad:
+                    return None
+                stands_for_all = single(layer, x, n)
+                if stands_for_all:  # seen by every row: give each its own copy in the graph
+                    x, out = x.expand(n, *x.shape[1:]), out.expand(n, *out.shape[1:])
+                calls.append((layer, own, x.detach()))
+                # An edge still means this output after an activation has overwritten it.
+                edges.append(get_gradient_edge(out))
+                return out if stands_for_all else None
+
+            return hook
+
+        handles = [
+            layer.register_forward_hook(record(own), with_kwargs=True) for layer, own in self.layers
+        ]
+        try:
+            with torch.enable_grad():
+                outputs = self.call(self.tensors(graph=True), inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        u, stacked = directions(outputs, cotangents(outputs.detach()))
+        found = []
+        for j in range(u.shape[1]):
+            last = j == u.shape[1] - 1
+            gradients: Any = [None] * len(edges)
+            if edges and outputs.requires_grad:
+                gradients = torch.autograd.grad(
+                    outputs, edges, u[:, j], retain_graph=not last, allow_unused=True
+                )
+            found.append(read(self._terms(calls, gradients, n)))
+        return outputs.detach(), torch.stack(found, 1) if stacked else found[0]
+
+    def _terms(self, calls: Any, gradients: Any, n: int) -> Terms:
+        parts: dict[str, list[Term]] = defaultdict(list)
+        for (layer, own, x), gradient in zip(calls, gradients, strict=True):
+            if gradient is None:
+                continue
+            for local, term in explain(Call(layer, x, gradient, n)).items():
+                if local in own:
+                    parts[own[local]].append(term)
+        space = self.space
+        kind = {"dtype": space.dtype, "device": space.device}
+        for name in space.names:
+            if not parts[name]:
+                parts[name].append(Dense(torch.zeros(n, space.shapes[name].numel(), **kind)))
+        return [(space.slices[name], add(parts[name])) for name in space.names]
+
+
+class _Rowwise(Backend):
+    """Gradients of a chunk of rows at a time, read and then let go."""
+
+    def measure(self, inputs: Inputs, cotangents: Cotangents, read: Read) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            outputs = self.call(self.tensors(graph=False), inputs)
+        u, stacked = directions(outputs, cotangents(outputs))
+        r, whole = u.shape[1], slice(0, self.space.size)
+        found = []
+        for where in chunks(len(outputs), r * self.space.size):
+            part = apply(lambda x, where=where: x[where], inputs)  # type: ignore[misc]
+            gradients = self.gradients(part, u[where]).detach()
+            each = [read([(whole, Dense(gradients[:, j]))]) for j in range(r)]
+            found.append(torch.stack(each, 1) if stacked else each[0])
+        return outputs, torch.cat(found)
+
+    @abstractmethod
+    def gradients(self, inputs: Inputs, u: Tensor) -> Tensor:
+        """Return the gradients (b, r, p) of a chunk."""
+
+
+class Vmap(_Rowwise):
+    """The vector-Jacobian product of one row, vectorised over rows and directions."""
+
+    name = "vmap"
+
+    def gradients(self, inputs: Inputs, u: Tensor) -> Tensor:
+        tensors = self.tensors(graph=False)
+        chosen = {name: tensors.pop(name) for name in self.space.names}
+
+        def one(x: Inputs, v: Tensor) -> Tensor:
+            row = apply(lambda part: part.unsqueeze(0), x)
+
+            def output(selected: dict[str, Tensor]) -> Tensor:
+                return self.call({**tensors, **selected}, row)[0]
+
+            _, pullback = vjp(output, chosen)
+            result: Tensor = vmap(lambda w: self.space.flatten(pullback(w)[0]))(v)
+            return result
+
+        rows: Tensor = vmap(one, randomness="different")(inputs, u)
+        return rows
+
+
+class Loop(_Rowwise):
+    """One row after the other: slow, and right for whatever autograd can differentiate."""
+
+    name = "loop"
+
+    def gradients(self, inputs: Inputs, u: Tensor) -> Tensor:
+        tensors = self.tensors(graph=True)
+        chosen = [tensors[name] for name in self.space.names]
+        b, r = u.shape[:2]
+        rows = torch.zeros(b, r, self.space.size, dtype=self.space.dtype, device=self.space.device)
+        for i in range(b):
+            row = apply(lambda part, i=i: part[i : i + 1], inputs)  # type: ignore[misc]
+            with torch.enable_grad():
+                output = self.call(tensors, row)
+            if not output.requires_grad:
+                continue
+            for j in range(r):
+                parts = torch.autograd.grad(
+                    output,
+                    chosen,
+                    u[i : i + 1, j],
+                    retain_graph=j < r - 1,
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
+                dense = (p.to_dense() if p.is_sparse else p for p in parts)
+                rows[i, j] = self.space.flatten(dict(zip(self.space.names, dense, strict=True)))
+        return rows

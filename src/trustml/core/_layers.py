@@ -1,0 +1,167 @@
+"""Layers whose per-example gradients follow from their inputs and their outputs' gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from trustml.core._terms import Dense, Outer, Scatter, Term
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+class Call(NamedTuple):
+    """One call of a layer: its input, and the gradient with respect to its output."""
+
+    layer: Any
+    input: Tensor
+    gradient: Tensor
+    n: int
+
+
+class NotCovered(RuntimeError):
+    """A call from which per-example gradients cannot be told."""
+
+
+def is_covered(layer: nn.Module) -> bool:
+    """Return whether the gradients of this layer's parameters follow from its calls."""
+    return any(isinstance(layer, kind) and fits(layer) for kind, fits, _ in _KINDS)
+
+
+def explain(call: Call) -> dict[str, Term]:
+    """Return the gradients of each of the layer's own parameters.
+
+    Raises
+    ------
+    NotCovered
+        If the rows of the batch cannot be found in the call.
+    """
+    for kind, fits, terms in _KINDS:
+        if isinstance(call.layer, kind) and fits(call.layer):
+            if call.input.ndim < 1 or call.gradient.shape[0] % call.n:
+                raise NotCovered(
+                    f"a {type(call.layer).__name__} was called on {tuple(call.input.shape)}, "
+                    f"which does not begin with the {call.n} rows of the batch"
+                )
+            return terms(call)
+    raise NotCovered(f"{type(call.layer).__name__} is not covered")
+
+
+def _linear(call: Call) -> dict[str, Term]:
+    right = call.input.reshape(call.n, 1, -1, call.layer.in_features)
+    left = call.gradient.reshape(call.n, 1, -1, call.layer.out_features)
+    return {"weight": Outer(left, right), "bias": Dense(left.sum((1, 2)))}
+
+
+def _convolution(call: Call) -> dict[str, Term]:
+    layer, n, g = call.layer, call.n, call.layer.groups
+    spatial = len(layer.kernel_size)
+    if call.input.ndim != spatial + 2:
+        raise NotCovered(f"{type(layer).__name__} was called without a batch axis")
+    windows = _windows(layer, call.input)
+    b, channels = windows.shape[:2]
+    kernel = channels // g * windows.shape[2 + spatial :].numel()
+    right = windows.reshape(b, g, channels // g, -1, windows.shape[2 + spatial :].numel())
+    right = right.transpose(2, 3).reshape(n, b // n, g, -1, kernel).transpose(1, 2)
+    left = call.gradient.reshape(n, b // n, g, layer.out_channels // g, -1)
+    left = left.permute(0, 2, 1, 4, 3)
+    outer = Outer(left.reshape(n, g, -1, layer.out_channels // g), right.reshape(n, g, -1, kernel))
+    return {"weight": outer, "bias": Dense(outer.left.sum(2).reshape(n, -1))}
+
+
+def _windows(layer: _ConvNd, x: Tensor) -> Tensor:
+    """Return what each output position sees: (b, channels, *positions, *kernel)."""
+    spans = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+    if layer.padding == "same":
+        pads = [(span // 2, span - span // 2) for span in spans]
+    elif layer.padding == "valid":
+        pads = [(0, 0) for _ in spans]
+    else:
+        pads = [(int(p), int(p)) for p in layer.padding]
+    flat = [side for pair in reversed(pads) for side in pair]
+    if any(flat):
+        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        x = F.pad(x, flat, mode=mode)
+    for j, span in enumerate(spans):
+        x = x.unfold(2 + j, span + 1, layer.stride[j])[..., :: layer.dilation[j]]
+    return x
+
+
+def _embedding(call: Call) -> dict[str, Term]:
+    layer, n = call.layer, call.n
+    indices = call.input.reshape(n, -1)
+    left = call.gradient.reshape(n, -1, layer.embedding_dim)
+    if layer.padding_idx is not None:
+        left = left * (indices != layer.padding_idx)[..., None]
+    return {"weight": Scatter(indices, left, layer.num_embeddings)}
+
+
+def _scaled(call: Call, normalised: Tensor, axes: tuple[int, ...]) -> dict[str, Term]:
+    """Gradients of ``weight ∘ normalised + bias``, the parameters lying along ``axes``."""
+    n, d = call.n, call.gradient
+    rest = [axis for axis in range(1, d.ndim) if axis not in axes]
+
+    def gather(x: Tensor) -> Tensor:
+        summed = x.sum(rest) if rest else x
+        return summed.reshape(n, len(x) // n, -1).sum(1)
+
+    return {"weight": Dense(gather(d * normalised)), "bias": Dense(gather(d))}
+
+
+def _layer_norm(call: Call) -> dict[str, Term]:
+    shape = call.layer.normalized_shape
+    _need_rows(call, len(shape) + 1)
+    axes = tuple(range(call.input.ndim - len(shape), call.input.ndim))
+    return _scaled(call, F.layer_norm(call.input, shape, eps=call.layer.eps), axes)
+
+
+def _rms_norm(call: Call) -> dict[str, Term]:
+    shape = call.layer.normalized_shape
+    _need_rows(call, len(shape) + 1)
+    axes = tuple(range(call.input.ndim - len(shape), call.input.ndim))
+    return _scaled(call, F.rms_norm(call.input, shape, eps=call.layer.eps), axes)
+
+
+def _group_norm(call: Call) -> dict[str, Term]:
+    layer = call.layer
+    return _scaled(call, F.group_norm(call.input, layer.num_groups, eps=layer.eps), (1,))
+
+
+def _batch_norm(call: Call) -> dict[str, Term]:
+    layer = call.layer
+    _need_rows(call, 2)
+    x = F.batch_norm(call.input, layer.running_mean, layer.running_var, eps=layer.eps)
+    return _scaled(call, x, (1,))
+
+
+def _need_rows(call: Call, ndim: int) -> None:
+    if call.input.ndim < ndim:
+        raise NotCovered(f"{type(call.layer).__name__} was called without a batch axis")
+
+
+def _always(_: Any) -> bool:
+    return True
+
+
+_KINDS: list[tuple[Any, Callable[[Any], bool], Callable[[Call], dict[str, Term]]]] = [
+    (nn.Linear, _always, _linear),
+    (_CONVOLUTIONS, _always, _convolution),
+    # max_norm rewrites the table, scale_grad_by_freq mixes the rows of a batch.
+    (nn.Embedding, lambda e: e.max_norm is None and not e.scale_grad_by_freq, _embedding),
+    (nn.LayerNorm, _always, _layer_norm),
+    (nn.RMSNorm, _always, _rms_norm),
+    (nn.GroupNorm, _always, _group_norm),
+    (_BatchNorm, lambda b: b.running_mean is not None, _batch_norm),
+]
+
+
+def single(layer: nn.Module, x: Tensor, n: int) -> bool:
+    """Return whether a call is on one row that stands for all (positions, say)."""
+    wanted = 2 if not isinstance(layer, (nn.LayerNorm, nn.RMSNorm)) else 1
+    return n > 1 and x.shape[:1] == torch.Size([1]) and x.ndim >= wanted

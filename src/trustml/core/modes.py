@@ -1,0 +1,46 @@
+"""Evaluation mode for as long as we look at a module, and not a moment longer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[nn.Module]:
+    """Put every submodule in eval mode; restore each one's own flag afterwards.
+
+    Attention runs with the plain (math) kernel meanwhile: fused kernels have no second
+    derivatives, and give a row other numbers alone than in a batch.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Its flags are restored even after an exception.
+
+    Yields
+    ------
+    nn.Module
+        The same module.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> net = nn.Dropout().train()
+    >>> with evaluating(net):
+    ...     net.training
+    False
+    >>> net.training
+    True
+    """
+    flags = [(part, part.training) for part in module.modules()]
+    try:
+        module.eval()
+        with sdpa_kernel(SDPBackend.MATH):
+            yield module
+    finally:
+        for part, training in flags:
+            part.training = training

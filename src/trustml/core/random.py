@@ -1,0 +1,140 @@
+"""Random generators that leave the global ones alone, and uniforms that belong to a row."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+
+from trustml.core.validation import to_numpy
+
+RandomState = int | torch.Generator | np.random.Generator | None
+
+_SEED_RANGE = 2**63 - 1
+
+
+def _check(random_state: Any) -> None:
+    kinds = (int, np.integer, torch.Generator, np.random.Generator, type(None))
+    if isinstance(random_state, bool) or not isinstance(random_state, kinds):
+        raise TypeError(
+            f"random_state must be an int, a torch.Generator, a numpy.random.Generator or None, "
+            f"got {type(random_state).__name__}"
+        )
+    if isinstance(random_state, (int, np.integer)) and random_state < 0:
+        raise ValueError(f"random_state must be non-negative, got {random_state}")
+
+
+def torch_generator(
+    random_state: RandomState, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """Return a torch generator for ``random_state``; the global generator is not touched.
+
+    Parameters
+    ----------
+    random_state : int, torch.Generator, numpy.random.Generator or None
+        A seed; a generator, which is used and so advances; None for fresh entropy.
+    device : torch.device or str
+        Where the generator draws; a given ``torch.Generator`` of another device seeds a new one.
+
+    Returns
+    -------
+    torch.Generator
+
+    Examples
+    --------
+    >>> import torch
+    >>> a = torch.rand(2, generator=torch_generator(0))
+    >>> torch.equal(a, torch.rand(2, generator=torch_generator(0)))
+    True
+    """
+    _check(random_state)
+    device = torch.device(device)
+    if isinstance(random_state, torch.Generator):
+        if random_state.device.type == device.type:
+            return random_state
+        seed = int(
+            torch.randint(
+                _SEED_RANGE, (), generator=random_state, device=random_state.device
+            ).item()
+        )
+    elif isinstance(random_state, np.random.Generator):
+        seed = int(random_state.integers(_SEED_RANGE))
+    elif random_state is None:
+        seed = int(np.random.default_rng().integers(_SEED_RANGE))
+    else:
+        seed = int(random_state)
+    return torch.Generator(device=device).manual_seed(seed)
+
+
+def numpy_generator(random_state: RandomState) -> np.random.Generator:
+    """Return a numpy generator for ``random_state``; the global state is not touched.
+
+    Parameters
+    ----------
+    random_state : int, torch.Generator, numpy.random.Generator or None
+        A seed; a generator, which is used and so advances; None for fresh entropy.
+
+    Returns
+    -------
+    numpy.random.Generator
+
+    Examples
+    --------
+    >>> bool(numpy_generator(3).random() == numpy_generator(3).random())
+    True
+    """
+    _check(random_state)
+    if isinstance(random_state, torch.Generator):
+        device = random_state.device
+        drawn = torch.randint(_SEED_RANGE, (), generator=random_state, device=device)
+        return np.random.default_rng(int(drawn.item()))
+    return np.random.default_rng(random_state)
+
+
+def row_uniforms(rows: Any, seed: int) -> np.ndarray:
+    """Return one uniform number a row, a hash of ``(seed, row)``: the same alone or in a batch.
+
+    Numbers are hashed as float64, so float32 rows and their float64 copies agree, and so do
+    ``-0.0`` and ``0.0``.
+
+    Parameters
+    ----------
+    rows : array of shape (n, ...)
+        Numbers, or anything else with a stable ``repr``.
+    seed : int
+        Different seeds give independent uniforms.
+
+    Returns
+    -------
+    numpy.ndarray of shape (n,)
+        Strictly between 0 and 1.
+
+    Raises
+    ------
+    TypeError
+        If ``seed`` is not an int.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.arange(6.0).reshape(3, 2)
+    >>> bool(row_uniforms(x, 0)[2] == row_uniforms(x[2:], 0)[0])
+    True
+    """
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+        raise TypeError(f"seed must be an int, got {type(seed).__name__}")
+    array = to_numpy(rows)
+    flat = array.reshape(len(array), -1)
+    key = str(int(seed)).encode()
+    if flat.dtype.kind in "biuf":
+        flat = np.ascontiguousarray(flat.astype(np.float64) + 0.0)
+        digests = (hashlib.blake2b(row.tobytes(), key=key, digest_size=8).digest() for row in flat)
+    else:
+        digests = (
+            hashlib.blake2b(repr(row.tolist()).encode(), key=key, digest_size=8).digest()
+            for row in flat
+        )
+    bits = np.frombuffer(b"".join(digests), dtype="<u8") >> np.uint64(12)
+    return (bits.astype(np.float64) + 0.5) / 2.0**52
