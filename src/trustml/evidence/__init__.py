@@ -6,6 +6,7 @@ testing procedure takes it from here, so that "at level 0.95" means one thing in
 
 from __future__ import annotations
 
+from trustml.evidence._auroc import auroc_interval
 from trustml.evidence._bootstrap import bootstrap
 from trustml.evidence._concentration import hoeffding_bentkus_pvalue
 from trustml.evidence._intervals import Interval, beta_binomial_band, clopper_pearson, wilson
@@ -28,6 +29,7 @@ __all__ = [
     "Interval",
     "TestResult",
     "adjust",
+    "auroc_interval",
     "benjamini_hochberg",
     "benjamini_yekutieli",
     "beta_binomial_band",
