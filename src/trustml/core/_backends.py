@@ -52,7 +52,7 @@ class Backend(ABC):
         def run(*args: Any, **kwargs: Any) -> Any:
             return functional_call(self.module, tensors, args, kwargs)
 
-        return forward(run, inputs)
+        return forward(run, apply(torch.clone, inputs))  # a module may overwrite its inputs
 
 
 def directions(outputs: Tensor, u: Tensor) -> tuple[Tensor, bool]:
@@ -100,7 +100,7 @@ class Hooks(Backend):
 
         def record(own: dict[str, str]) -> Any:
             def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: Any, out: Tensor) -> Any:
-                x = args[0] if args else kwargs["input"]
+                x = args[0] if args else next(iter(kwargs.values()))
                 if not out.requires_grad:
                     return None
                 stands_for_all = single(layer, x, n)
@@ -139,14 +139,17 @@ class Hooks(Backend):
         for (layer, own, x), gradient in zip(calls, gradients, strict=True):
             if gradient is None:
                 continue
-            for local, term in explain(Call(layer, x, gradient, n)).items():
+            if x.is_floating_point():
+                x = x.to(self.space.dtype)
+            call = Call(layer, x, gradient.to(self.space.dtype), n)
+            for local, term in explain(call).items():
                 if local in own:
                     parts[own[local]].append(term)
         space = self.space
-        kind = {"dtype": space.dtype, "device": space.device}
         for name in space.names:
             if not parts[name]:
-                parts[name].append(Dense(torch.zeros(n, space.shapes[name].numel(), **kind)))
+                zeros = torch.zeros(n, space.shapes[name].numel(), dtype=space.dtype)
+                parts[name].append(Dense(zeros.to(space.device)))
         return [(space.slices[name], add(parts[name])) for name in space.names]
 
 
@@ -186,7 +189,7 @@ class Vmap(_Rowwise):
             def output(selected: dict[str, Tensor]) -> Tensor:
                 return self.call({**tensors, **selected}, row)[0]
 
-            _, pullback = vjp(output, chosen)
+            pullback = vjp(output, chosen)[1]
             result: Tensor = vmap(lambda w: self.space.flatten(pullback(w)[0]))(v)
             return result
 
@@ -202,7 +205,7 @@ class Loop(_Rowwise):
     def gradients(self, inputs: Inputs, u: Tensor) -> Tensor:
         tensors = self.tensors(graph=True)
         chosen = [tensors[name] for name in self.space.names]
-        b, r = u.shape[:2]
+        b, r = u.shape[0], u.shape[1]
         rows = torch.zeros(b, r, self.space.size, dtype=self.space.dtype, device=self.space.device)
         for i in range(b):
             row = apply(lambda part, i=i: part[i : i + 1], inputs)  # type: ignore[misc]

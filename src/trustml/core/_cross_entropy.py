@@ -68,7 +68,7 @@ class CrossEntropy(OutputLoss):
             labels = self._labels(outputs, targets.to(outputs.device))
             counted = (labels != self.ignore_index).to(outputs)
             known = labels.masked_fill(labels == self.ignore_index, 0)
-            given = torch.nn.functional.one_hot(known, c).to(outputs)
+            given = torch.zeros_like(outputs).scatter(-1, known[..., None], 1.0)
         smooth = self.label_smoothing
         mass = given if smooth == 0 else (1 - smooth) * given + smooth / c
         if self.weight is not None:

@@ -35,13 +35,7 @@ def is_covered(layer: nn.Module) -> bool:
 
 
 def explain(call: Call) -> dict[str, Term]:
-    """Return the gradients of each of the layer's own parameters.
-
-    Raises
-    ------
-    NotCovered
-        If the rows of the batch cannot be found in the call.
-    """
+    """Return the gradients of each of the layer's own parameters."""
     for kind, fits, terms in _KINDS:
         if isinstance(call.layer, kind) and fits(call.layer):
             if call.input.ndim < 1 or call.gradient.shape[0] % call.n:

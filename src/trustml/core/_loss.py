@@ -82,7 +82,7 @@ class Autodiff(OutputLoss):
         if not callable(function):
             raise TypeError(f"a loss must be callable, got {type(function).__name__}")
         self.function = function
-        self.name = name or getattr(function, "__name__", type(function).__name__)
+        self.name = name or str(getattr(function, "__name__", type(function).__name__))
 
     def __repr__(self) -> str:
         return f"Autodiff({self.name})"
@@ -192,11 +192,6 @@ class Autodiff(OutputLoss):
             Model outputs.
         generator : torch.Generator or None
             Not used.
-
-        Returns
-        -------
-        Tensor
-            Never.
 
         Raises
         ------

@@ -23,6 +23,7 @@ from trustml.core.validation import (
     check_finite,
     check_same_length,
     frame_columns,
+    n_rows,
     take_rows,
     to_numpy,
 )
@@ -66,7 +67,8 @@ class MemorySource(Source):
         where: Any = slice(int(indices[0]), int(indices[-1]) + 1) if contiguous else indices
 
         def take(part: Tensor) -> Tensor:
-            return part[where if contiguous else where.to(part.device)]
+            # A copy: a module that overwrites its input must not reach the user's rows.
+            return part[where].clone() if contiguous else part[where.to(part.device)]
 
         targets = None if self.targets is None else take(self.targets)
         if isinstance(self.inputs, Tensor):
@@ -99,16 +101,14 @@ class RawSource(Source):
         dtype: torch.dtype | None,
     ) -> Self:
         """Check lengths; numbers are checked as they are prepared."""
-        if not isinstance(X, Sized):
-            raise TypeError(f"X must be an array, tensor, frame or Dataset, got {type(X).__name__}")
         columns = X if isinstance(X, Mapping) and frame_columns(X) is None else {"X": X}
         check_same_length(**dict(columns), y=y)
         return cls(X, y, prepare, encode, dtype)
 
     def __len__(self) -> int:
         if isinstance(self.X, Mapping) and frame_columns(self.X) is None:
-            return len(next(iter(self.X.values())))
-        return len(self.X)
+            return n_rows(next(iter(self.X.values())))
+        return n_rows(self.X)
 
     def fetch(self, indices: Tensor) -> tuple[Any, Tensor | None]:
         where = indices.numpy()
@@ -179,21 +179,18 @@ class MapSource(Source):
 
 def as_targets(y: Any) -> Tensor:
     """Return targets as a tensor: integers and booleans as long, floats as they are."""
-    if not isinstance(y, Tensor):
+    if isinstance(y, Tensor):
+        labels = y
+    else:
         array = to_numpy(y)
         if array.dtype.kind not in "biuf":
-            try:
-                y = array.astype(np.float64) if array.dtype == object else None
-            except (TypeError, ValueError):
-                y = None
-            if y is None:
-                raise TypeError(
-                    f"y must hold numbers, got dtype {array.dtype} (the first value is "
-                    f"{array.reshape(-1)[0]!r}); encode the labels as 0 .. n_classes - 1"
-                )
-        y = as_tensor(y, name="y")
-    check_finite(y, "y")
-    return y if y.is_floating_point() else y.long()
+            raise TypeError(
+                f"y must hold numbers, got dtype {array.dtype} (it begins with "
+                f"{array.reshape(-1)[:1].tolist()}); encode the labels as 0 .. n_classes - 1"
+            )
+        labels = as_tensor(array, name="y")
+    check_finite(labels, "y")
+    return labels if labels.is_floating_point() else labels.long()
 
 
 def _as_inputs(X: Any, dtype: torch.dtype | None) -> Any:
@@ -205,14 +202,8 @@ def _as_inputs(X: Any, dtype: torch.dtype | None) -> Any:
         parts = {str(k): _at_least_1d(as_tensor(v, name=f"X[{k!r}]"), str(k)) for k, v in X.items()}
         check_same_length(**parts)
         return parts
-    is_tuple = isinstance(X, tuple) or (isinstance(X, list) and any(_is_batch(v) for v in X))
-    if is_tuple and X and all(_is_batch(v) for v in X) and isinstance(X, tuple):
+    if isinstance(X, tuple) and X and all(_is_batch(v) for v in X):
         return tuple(as_tensor(v, name=f"X[{i}]") for i, v in enumerate(X))
-    if isinstance(X, (str, bytes)) or X is None or not hasattr(X, "__len__"):
-        raise TypeError(
-            f"X must be an array, tensor, frame, list, dict or tuple of tensors, Dataset or "
-            f"DataLoader, got {type(X).__name__}"
-        )
     x = _at_least_1d(as_tensor(X), "X")
     return x if dtype is None else x.to(dtype)
 
@@ -256,7 +247,11 @@ def _check_loader(loader: DataLoader[Any]) -> None:
         raise ValueError(
             "the DataLoader drops the last rows; build it with drop_last=False, or pass its Dataset"
         )
-    plain = loader.batch_sampler is None or type(loader.batch_sampler) is BatchSampler
+    if loader.batch_sampler is None:
+        raise ValueError(
+            "the DataLoader has batch_size=None: its rows cannot be told apart; give it a batch_size"
+        )
+    plain = type(loader.batch_sampler) is BatchSampler
     if not isinstance(loader.sampler, SequentialSampler) or not plain:
         raise ValueError(
             f"the DataLoader does not go through its rows in order (its sampler is "

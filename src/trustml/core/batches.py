@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trustml.core._sources import MapSource, MemorySource, RawSource, Source
 from trustml.core.progress import track
-from trustml.core.validation import check_positive_int
+from trustml.core.validation import check_positive_int, is_sparse
 
 T = TypeVar("T")
 Inputs = Tensor | dict[str, Tensor] | tuple[Tensor, ...]
@@ -184,7 +184,8 @@ class Data:
             raise IndexError(f"indices must be integers or a mask, got {chosen.dtype}")
         if int(chosen.max()) >= len(self) or int(chosen.min()) < -len(self):
             raise IndexError(
-                f"indices must be in [0, {len(self)}), got {int(chosen.min())} to {int(chosen.max())}"
+                f"indices must be in [0, {len(self)}), got {int(chosen.min())} to "
+                f"{int(chosen.max())}"
             )
         chosen = torch.where(chosen < 0, chosen + len(self), chosen).long()
         held = chosen if self._indices is None else self._indices[chosen]
@@ -280,6 +281,11 @@ def as_data(
     source: Source
     if isinstance(X, (torch.utils.data.Dataset, torch.utils.data.DataLoader)):
         source = MapSource.of(X, y, prepare, encode)
+    elif isinstance(X, (str, bytes)) or not (hasattr(X, "__len__") or is_sparse(X)):
+        raise TypeError(
+            f"X must be an array, tensor, frame, list, dict or tuple of tensors, Dataset or "
+            f"DataLoader, got {type(X).__name__}"
+        )
     elif prepare is None and encode is None:
         source = MemorySource.of(X, y, dtype)
     else:
@@ -326,12 +332,7 @@ def map_batches(
     Yields
     ------
     object
-        One result a batch.
-
-    Raises
-    ------
-    RuntimeError
-        If memory runs out for a single row.
+        One result a batch. When a single row is too much, torch's own error passes through.
 
     Examples
     --------
@@ -340,11 +341,7 @@ def map_batches(
     [6, 4]
     """
     size = _AUTO_BATCH if batch_size == "auto" else check_positive_int(batch_size, "batch_size")
-    yield from (
-        result
-        for results in track(_adaptive(fn, data, size), description, total=None)
-        for result in (results,)
-    )
+    yield from track(_adaptive(fn, data, size), description, total=-(-len(data) // size))
 
 
 def _adaptive(fn: Callable[[Batch], T], data: Data, size: int) -> Iterator[T]:
@@ -354,16 +351,10 @@ def _adaptive(fn: Callable[[Batch], T], data: Data, size: int) -> Iterator[T]:
         try:
             result = fn(data.rows(start, stop))
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
+            if not is_out_of_memory(error) or stop - start == 1:
                 raise
-            if stop - start == 1:
-                raise RuntimeError(
-                    "memory ran out for a single row; select fewer parameters, or use a machine "
-                    "with more memory"
-                ) from error
             size = (stop - start) // 2
-            # The traceback holds the failed call's tensors alive.
-            error.__traceback__ = None
+            error.__traceback__ = None  # it holds the tensors of the failed call alive
         else:
             yield result
             start = stop

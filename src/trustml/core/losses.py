@@ -61,6 +61,11 @@ def as_loss(
     BinaryCrossEntropy(pos_weight=None)
     """
     check_choice(task, "task", TASKS)
+    if loss is not None and (isinstance(loss, type) or not callable(loss)):
+        raise TypeError(
+            f"loss must be a torch loss module, a callable (outputs, targets) -> (n,), or None, "
+            f"got {loss!r}"
+        )
     found = _default(task, n_outputs) if loss is None else _convert(loss)
     if isinstance(found, CrossEntropy) and n_outputs == 1:
         raise ValueError(
@@ -97,12 +102,7 @@ def _convert(loss: OutputLoss | nn.Module | Callable[..., Any]) -> OutputLoss:
         )
     if isinstance(loss, nn.Module) and isinstance(getattr(loss, "reduction", None), str):
         return Autodiff(_unreduced(loss), type(loss).__name__)
-    if callable(loss) and not isinstance(loss, type):
-        return Autodiff(loss)
-    raise TypeError(
-        f"loss must be a torch loss module, a callable (outputs, targets) -> (n,), or None, got "
-        f"{loss!r}"
-    )
+    return Autodiff(loss)
 
 
 def _unreduced(loss: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:

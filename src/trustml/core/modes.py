@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -13,8 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 def evaluating(module: nn.Module) -> Iterator[nn.Module]:
     """Put every submodule in eval mode; restore each one's own flag afterwards.
 
-    Attention runs with the plain (math) kernel meanwhile: fused kernels have no second
-    derivatives, and give a row other numbers alone than in a batch.
+    Attention runs with the plain (math) kernel meanwhile: fused kernels and fast paths have no
+    second derivatives, and give a row other numbers alone than in a batch.
 
     Parameters
     ----------
@@ -37,10 +38,13 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
     True
     """
     flags = [(part, part.training) for part in module.modules()]
+    fast_path = torch.backends.mha.get_fastpath_enabled()
     try:
         module.eval()
+        torch.backends.mha.set_fastpath_enabled(False)
         with sdpa_kernel(SDPBackend.MATH):
             yield module
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
         for part, training in flags:
             part.training = training

@@ -37,7 +37,7 @@ def require(module: str, extra: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as error:
-        raise _missing(module, extra, error) from error
+        raise MissingExtraError(_remedy(module, extra, error), name=module) from error
 
 
 def require_submodule(name: str, extra: str) -> ModuleType:
@@ -72,7 +72,7 @@ def require_submodule(name: str, extra: str) -> ModuleType:
             return _import_below_bare_parents(name, parents)
         except (ImportError, RuntimeError) as second:
             _forget(name, before)
-            raise _missing(name, extra, error) from second
+            raise MissingExtraError(_remedy(name, extra, error), name=name) from second
 
 
 def _import_below_bare_parents(name: str, parents: list[str]) -> ModuleType:
@@ -103,11 +103,8 @@ def _forget(name: str, before: set[str]) -> None:
             del sys.modules[module]
 
 
-def _missing(module: str, extra: str, error: Exception) -> MissingExtraError:
+def _remedy(module: str, extra: str, error: Exception) -> str:
     root = module.partition(".")[0]
     absent = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith(root)
     state = "is not installed" if absent else f"cannot be imported ({error})"
-    return MissingExtraError(
-        f"this needs {root}, which {state}; install it with pip install 'trustml[{extra}]'",
-        name=module,
-    )
+    return f"this needs {root}, which {state}; install it with pip install 'trustml[{extra}]'"

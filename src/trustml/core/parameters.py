@@ -63,6 +63,7 @@ class ParameterSpace:
     ) -> None:
         self.module, self.selection, self.head = module, selection, head
         self._aliases = _aliases(module)
+        self._layers = {name for name, _ in module.named_modules()}
         everything = dict(module.named_parameters())
         if not everything:
             raise ValueError(
@@ -109,7 +110,7 @@ class ParameterSpace:
         -------
         Tensor of shape (p,)
         """
-        return self.flatten(self.parameters()).clone()
+        return self.flatten(self.parameters())
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return one vector from a tensor for each name.
@@ -244,6 +245,8 @@ class ParameterSpace:
         below = {c for name, c in self._aliases.items() if name.startswith(pattern + ".")}
         if below and pattern:
             return below
+        if pattern and pattern in self._layers:
+            raise ValueError(f"the layer {pattern!r} has no parameters; name one that has")
         try:
             searched = {c for name, c in self._aliases.items() if re.search(pattern, name)}
         except re.error as error:

@@ -43,7 +43,7 @@ def track(iterable: Iterable[T], description: str | None, total: int | None = No
         yield from iterable
         return
     if total is None and hasattr(iterable, "__len__"):
-        total = len(iterable)
+        total = len(iterable)  # type: ignore[arg-type]
     yield from _bar(iterable, description, total, console)
 
 

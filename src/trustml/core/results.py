@@ -13,6 +13,7 @@ from trustml.core.validation import to_numpy
 from trustml.errors import MissingExtraError
 
 _HTML_ROWS = 20
+_FRAMES = {"pandas": "DataFrame", "polars": "DataFrame", "pyarrow": "table"}
 
 
 class Result(ABC):
@@ -39,16 +40,12 @@ class Result(ABC):
             If none is installed.
         """
         columns = self._table()
-        for package, make in (
-            ("pandas", "DataFrame"),
-            ("polars", "DataFrame"),
-            ("pyarrow", "table"),
-        ):
+        for package, constructor in _FRAMES.items():
             try:
                 library = import_module(package)
             except ImportError:
                 continue
-            return getattr(library, make)(columns)
+            return getattr(library, constructor)(columns)
         raise MissingExtraError(
             "to_frame() needs pandas, polars or pyarrow, and none is installed; install one with "
             "pip install 'trustml[frames]'"

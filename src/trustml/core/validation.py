@@ -25,14 +25,19 @@ def _as_frame(x: Any) -> Any:
     return native if isinstance(native, (nw.DataFrame, nw.Series)) else None
 
 
+def is_sparse(x: Any) -> bool:
+    """Return whether ``x`` is one of scipy's sparse matrices or arrays."""
+    return hasattr(x, "tocsr")
+
+
 def to_numpy(x: Any) -> np.ndarray:
     """Return ``x`` as a numpy array.
 
     Parameters
     ----------
     x : array-like
-        Tensor on any device (detached first), array, nested list, pandas or polars frame or
-        series.
+        Tensor on any device (detached first), array, sparse matrix, nested list, pandas or polars
+        frame or series.
 
     Returns
     -------
@@ -49,13 +54,16 @@ def to_numpy(x: Any) -> np.ndarray:
         x = x.detach().cpu().resolve_conj().resolve_neg()
         if x.dtype == torch.bfloat16:  # numpy has no such type
             x = x.float()
-        return x.numpy()
+        array: np.ndarray = x.numpy()
+        return array
     if isinstance(x, np.ndarray):
         return x
     if isinstance(x, (list, tuple)) and any(isinstance(item, Tensor) for item in x):
         return np.stack([to_numpy(item) for item in x])
+    if is_sparse(x):
+        return np.asarray(x.toarray())
     frame = _as_frame(x)
-    return np.asarray(x) if frame is None else np.asarray(frame.to_numpy())
+    return np.asarray(x if frame is None else frame.to_numpy())
 
 
 def as_tensor(
@@ -206,7 +214,7 @@ def check_same_length(**arrays: Any) -> int:
     >>> check_same_length(X=[[1.0], [2.0]], y=[0, 1])
     2
     """
-    lengths = {name: len(x) for name, x in arrays.items() if x is not None}
+    lengths = {name: n_rows(x) for name, x in arrays.items() if x is not None}
     if len(set(lengths.values())) != 1:
         given = ", ".join(f"{name} has {n} rows" for name, n in lengths.items())
         raise ValueError(f"{' and '.join(lengths)} must have the same length, but {given}")
@@ -214,6 +222,11 @@ def check_same_length(**arrays: Any) -> int:
     if length == 0:
         raise ValueError(f"{' and '.join(lengths)} must not be empty: got 0 rows")
     return length
+
+
+def n_rows(x: Any) -> int:
+    """Return the length of an array, tensor, frame, list or sparse matrix."""
+    return int(x.shape[0]) if is_sparse(x) else len(x)
 
 
 def check_positive_int(value: Any, name: str) -> int:
@@ -317,6 +330,8 @@ def take_rows(x: Any, indices: np.ndarray) -> Any:
         return x[torch.from_numpy(indices).to(x.device)]
     if isinstance(x, np.ndarray):
         return x[indices]
+    if is_sparse(x):
+        return x.tocsr()[indices]
     if isinstance(x, (list, tuple)):
         return [x[i] for i in indices]
     frame = _as_frame(x)
