@@ -1,0 +1,39 @@
+"""The engine: curvature as linear operators, and certified answers to A x = b."""
+
+from trustml.ihvp.auto import factorize, solve
+from trustml.ihvp.covariance import Covariance
+from trustml.ihvp.curvature import curvature
+from trustml.ihvp.damping import choose_damping
+from trustml.ihvp.fisher import EmpiricalFisher
+from trustml.ihvp.gauss_newton import GaussNewton
+from trustml.ihvp.hessian import Hessian
+from trustml.ihvp.input_hessian import InputHessian
+from trustml.ihvp.matrices import Dense, Diagonal, MatrixFree
+from trustml.ihvp.objective import Objective
+from trustml.ihvp.operators import FactoredOperator, LinearOperator
+from trustml.ihvp.quadratic import top_eigenpairs
+from trustml.ihvp.solution import Damping, Solution, Status
+from trustml.ihvp.solvers import Factorization
+
+__all__ = [
+    "Covariance",
+    "Damping",
+    "Dense",
+    "Diagonal",
+    "EmpiricalFisher",
+    "FactoredOperator",
+    "Factorization",
+    "GaussNewton",
+    "Hessian",
+    "InputHessian",
+    "LinearOperator",
+    "MatrixFree",
+    "Objective",
+    "Solution",
+    "Status",
+    "choose_damping",
+    "curvature",
+    "factorize",
+    "solve",
+    "top_eigenpairs",
+]

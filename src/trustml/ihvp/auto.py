@@ -1,0 +1,173 @@
+"""``solve`` and ``factorize``: choose a method by predicted cost and memory, and say why."""
+
+from __future__ import annotations
+
+import os
+
+from torch import Tensor
+
+from trustml.ihvp.operators import LinearOperator
+from trustml.ihvp.solution import Solution
+from trustml.ihvp.solvers import SOLVERS, Factorization
+from trustml.ihvp.solvers.dual import as_low_rank, why_not_dual
+
+_LATER = ("minres", "nystrom", "lissa", "astra", "kfac", "ekfac", "lanczos")
+# A direct solve is exact and serves every later question, so it is worth this many flops
+# (about ten seconds of one core) even where iterating once would be cheaper.
+_DIRECT_BUDGET = 3e11
+# Iterations and flops a parameter, row and column that CG is taken to need.
+_ITERATIONS, _FLOPS = 100, 12
+
+
+def solve(
+    A: LinearOperator,
+    B: Tensor,
+    method: str = "auto",
+    tol: float = 1e-3,
+    max_iterations: int | None = None,
+) -> Solution:
+    """Solve A x = b for each column of ``B``, with a certificate.
+
+    Parameters
+    ----------
+    A : LinearOperator
+        The matrix, its damping included: ``G + 1e-3``.
+    B : Tensor of shape (p,) or (p, k)
+        Right-hand sides in A's dtype and on its device; finite.
+    method : {"auto", "cholesky", "dual", "cg"}
+        "cholesky" assembles A in float64. "dual" works in output space, exact whatever p.
+        "cg" needs products alone. "auto" chooses by predicted cost and memory.
+    tol : float
+        The relative residual that counts as converged, in (0, 1).
+    max_iterations : int or None
+        Bound for "cg"; None chooses.
+
+    Returns
+    -------
+    Solution
+        Numerical trouble is in it, with one warning; it is never NaN.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from trustml.ihvp import Dense
+    >>> solve(Dense(2 * torch.eye(2)), torch.ones(2)).x
+    tensor([0.5000, 0.5000])
+    """
+    columns = B.shape[1] if isinstance(B, Tensor) and B.ndim == 2 else 1
+    return _prepare(A, method, tol, max_iterations, columns)._solve(B, stacklevel=3)
+
+
+def factorize(
+    A: LinearOperator,
+    method: str = "auto",
+    tol: float = 1e-3,
+    max_iterations: int | None = None,
+) -> Factorization:
+    """Prepare A⁻¹ once, for many questions.
+
+    Parameters
+    ----------
+    A : LinearOperator
+        The matrix, its damping included.
+    method, tol, max_iterations
+        As for ``solve``.
+
+    Returns
+    -------
+    Factorization
+        With ``solve(B)``, ``quadratic_form(B)``, ``logdet()`` and ``trace()`` (of the inverse).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from trustml.ihvp import Dense
+    >>> inverse = factorize(Dense(2 * torch.eye(3)))
+    >>> round(inverse.trace(), 6)
+    1.5
+    """
+    return _prepare(A, method, tol, max_iterations, columns=A.size if _sized(A) else 1)
+
+
+def _sized(A: LinearOperator) -> bool:
+    return isinstance(A, LinearOperator)
+
+
+def _prepare(
+    A: LinearOperator, method: str, tol: float, max_iterations: int | None, columns: int
+) -> Factorization:
+    if not isinstance(A, LinearOperator):
+        raise TypeError(
+            f"A must be a trustml.ihvp operator, got {type(A).__name__}; wrap a matrix with "
+            "ihvp.Dense(matrix)"
+        )
+    available = ["auto", *SOLVERS]
+    if method not in available:
+        later = " (it comes with a later version)" if method in _LATER else ""
+        raise ValueError(f"method must be one of {available}, got {method!r}{later}")
+    if not (isinstance(tol, (int, float)) and 0 < tol < 1):
+        raise ValueError(f"tol must be a number in (0, 1), got {tol!r}")
+    if max_iterations is not None and (
+        isinstance(max_iterations, bool)
+        or not isinstance(max_iterations, int)
+        or max_iterations < 1
+    ):
+        raise ValueError(f"max_iterations must be a positive integer, got {max_iterations!r}")
+    reason = "asked for"
+    if method == "auto":
+        method, reason = choose_method(A, columns)
+    factory = SOLVERS[method]
+    return factory(A, float(tol), max_iterations, reason)  # type: ignore[call-arg]
+
+
+def choose_method(A: LinearOperator, columns: int) -> tuple[str, str]:
+    """Return a method and the reason for it.
+
+    Parameters
+    ----------
+    A : LinearOperator
+        The matrix.
+    columns : int
+        How many right-hand sides are expected.
+
+    Returns
+    -------
+    method, reason : str
+        The cheapest exact method if it fits into the memory and costs seconds, else "cg".
+    """
+    p = A.size
+    memory = memory_budget()
+    low_rank = as_low_rank(A)
+    rows = low_rank[0].n_factors if low_rank is not None else None
+    product = _FLOPS * (rows if rows is not None else 1000) * p
+    costs: dict[str, float] = {}
+    if 32 * p * p <= memory:
+        assemble = rows * p * p if rows is not None else p * product
+        costs["cholesky"] = assemble + p**3 / 3
+    if rows is not None and why_not_dual(A) is None and 24 * rows * (p + rows) <= memory:
+        costs["dual"] = rows * rows * p + rows**3 / 3
+    iterative = _ITERATIONS * product * max(1, columns)
+    if not costs:
+        return "cg", f"p = {p}: neither the matrix nor its factors fit into {_gigabytes(memory)}"
+    best = min(costs, key=lambda name: costs[name])
+    if costs[best] > max(_DIRECT_BUDGET, iterative):
+        return "cg", f"p = {p}: a direct solve would take about {costs[best]:.0e} operations"
+    if best == "dual":
+        return "dual", f"{rows} output rows against p = {p}: exact in output space"
+    return "cholesky", f"p = {p}: the dense matrix is cheap, and exact"
+
+
+def memory_budget() -> float:
+    """Return a third of the machine's free memory in bytes."""
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not every system tells
+        free = 4 * 2**30
+    return max(free / 3, 2**28)
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB"
+
+
+__all__ = ["choose_method", "factorize", "memory_budget", "solve"]

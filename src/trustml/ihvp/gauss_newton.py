@@ -1,0 +1,152 @@
+"""The Gauss-Newton matrix: the outputs linearised, the loss's own curvature kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from trustml.core.batches import Batch, map_batches
+from trustml.core.losses import Autodiff
+from trustml.ihvp.graphs import GraphSum, Product, backward_columns, join, split
+from trustml.ihvp.objective import Objective
+from trustml.ihvp.operators import FactoredOperator
+
+# Factors of one batch stay below this many numbers.
+FACTOR_BUDGET = 2**25
+
+
+class GaussNewton(FactoredOperator):
+    """G = (1/n) Σ J_i' Λ_i J_i + diag(wd), with Λ_i the Hessian of the loss at the outputs.
+
+    Positive semi-definite. It equals the Hessian where the outputs are linear in the parameters,
+    and the Fisher matrix for cross-entropy and squared error (up to its factor). For a loss that
+    is not convex in the outputs, Λ_i is its positive semi-definite part.
+
+    Parameters
+    ----------
+    objective : Objective
+        At the parameters where the matrix is wanted.
+
+    References
+    ----------
+    Schraudolph (2002), Fast curvature matrix-vector products for second-order gradient descent.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from trustml.ihvp import Objective
+    >>> module = torch.nn.Linear(2, 1, bias=False)
+    >>> J = Objective(module, torch.nn.MSELoss(), (torch.eye(2), torch.ones(2, 1)))
+    >>> GaussNewton(J) @ torch.ones(2)
+    tensor([1., 1.])
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+        space = objective.space
+        self.size, self.dtype, self.device = space.size, space.dtype, space.device
+        self.is_psd = True
+        self.scale, self.shift = 1.0 / objective.n, objective.weight_decay
+        probe = objective.data.rows(0, 1)
+        outputs = objective.outputs(probe.inputs)
+        factor = objective.loss.hessian_factor(outputs, objective.targets(probe))
+        self._rank = factor.shape[2]
+        self.n_factors = len(objective.data) * self._rank
+        self._sum = GraphSum(objective, _build)
+
+    def matmat(self, vectors: Tensor) -> Tensor:
+        """Return the product with ``vectors`` of shape (p, k)."""
+        total = self._sum(vectors) * self.scale
+        total += self.shift[:, None].double() * vectors.double()
+        return total.to(self.dtype)
+
+    def factors(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (row indices (b,), K (b, r, p)) with G = (1/n) Σ K_i' K_i + diag(wd)."""
+        objective = self.objective
+        size = max(1, FACTOR_BUDGET // (self.size * self._rank))
+
+        def part(batch: Batch) -> tuple[Tensor, Tensor]:
+            def roots(outputs: Tensor) -> Tensor:
+                return objective.loss.hessian_factor(outputs, objective.targets(batch)).mT
+
+            return batch.indices, objective.gradients.rows(batch.inputs, roots)[1]
+
+        yield from map_batches(part, objective.data, objective.capped(size))
+
+    def dense(self) -> Tensor:
+        """Return the matrix in float64, computed in float64."""
+        return dense_from_factors(self.double())
+
+    def diagonal(self) -> Tensor:
+        """Return the diagonal of shape (p,), from one pass over the factors."""
+        return diagonal_from_factors(self)
+
+    def double(self) -> GaussNewton:
+        """Return the same matrix with products in float64."""
+        return self if self.dtype == torch.float64 else GaussNewton(self.objective.double())
+
+
+def dense_from_factors(operator: FactoredOperator) -> Tensor:
+    """Assemble scale · Σ K'K + diag(shift) in float64."""
+    total = torch.zeros(operator.shape, dtype=torch.float64, device=operator.device)
+    for _, factor in operator.factors():
+        rows = factor.reshape(-1, operator.size).double()
+        total.addmm_(rows.T, rows)
+    total *= operator.scale
+    total.diagonal().add_(operator.shift.double())
+    return total
+
+
+def diagonal_from_factors(operator: FactoredOperator) -> Tensor:
+    """Return the diagonal of scale · Σ K'K + diag(shift)."""
+    total = torch.zeros(operator.size, dtype=torch.float64, device=operator.device)
+    for _, factor in operator.factors():
+        total += factor.reshape(-1, operator.size).double().square().sum(dim=0)
+    return (operator.scale * total + operator.shift).to(operator.dtype)
+
+
+def _build(objective: Objective, leaves: dict[str, Tensor], batch: Batch) -> Product:
+    outputs = objective.call(leaves, batch.inputs)
+    targets = objective.targets(batch)
+    values = outputs.detach()
+    loss = objective.loss
+    if isinstance(loss, Autodiff):
+        # Its Hessian may be indefinite; the factor is of the positive part.
+        factor = loss.hessian_factor(values, targets)
+        block = factor @ factor.mT
+
+        def curve(v: Tensor) -> Tensor:
+            return (block @ v.reshape(len(v), -1, 1)).reshape(v.shape)
+    else:
+
+        def curve(v: Tensor) -> Tensor:
+            return loss.hessian_product(values, targets, v)
+
+    return sandwich(outputs, list(leaves.values()), curve)
+
+
+def sandwich(outputs: Tensor, parameters: list[Tensor], curve: Product) -> Product:
+    """Return V → J' curve(J V), both directions through one kept graph."""
+    # The Jacobian's product is the derivative of its transpose's product with respect to the
+    # cotangent: no forward mode, so every layer that can be differentiated twice will do.
+    if not outputs.requires_grad:
+        return torch.zeros_like
+    dummy = torch.zeros_like(outputs, requires_grad=True)
+    with torch.enable_grad():
+        transposed = torch.autograd.grad(
+            outputs,
+            parameters,
+            dummy,
+            create_graph=True,
+            materialize_grads=True,
+            allow_unused=True,
+        )
+
+    def product(vectors: Tensor) -> Tensor:
+        (tangents,) = backward_columns(transposed, [dummy], split(vectors, parameters))
+        curved = torch.stack([curve(tangent) for tangent in tangents])
+        return join(backward_columns([outputs], parameters, [curved]))
+
+    return product

@@ -1,0 +1,122 @@
+"""Autograd graphs of batches, kept for many products while they fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from trustml.core.batches import Batch, Data, batch_length, map_batches
+from trustml.ihvp.objective import Objective
+
+T = TypeVar("T")
+Product = Callable[[Tensor], Tensor]
+Build = Callable[[Objective, dict[str, Tensor], Batch], Product]
+
+# Graphs of all batches together stay below this many bytes; later batches are rebuilt each time.
+_GRAPH_BUDGET = 2**30
+
+
+class GraphSum:
+    """Σ over batches of a linear map (p, k) → (p, k), each batch's graph built once if it fits."""
+
+    def __init__(self, objective: Objective, build: Build) -> None:
+        self._objective, self._build = objective, build
+        self._kept: list[Product] = []
+        self._leaves: dict[str, Tensor] = {}
+        self._rest: Data | None = objective.data
+        self._ready = False
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """Return the sum of the products, accumulated in float64."""
+        total = torch.zeros(vectors.shape, dtype=torch.float64, device=vectors.device)
+        if not self._ready:
+            self._leaves = self._objective.leaves()
+            self._ready = True
+            return self._first(vectors, total)
+        for product in self._kept:
+            total += product(vectors)
+        if self._rest is not None:
+            for part in self._map(self._rest, lambda batch: self._make(batch)(vectors)):
+                total += part
+        return total
+
+    def _first(self, vectors: Tensor, total: Tensor) -> Tensor:
+        """Build graphs until the budget is spent; remember where the rest begins."""
+        row_bytes = self._row_bytes()
+        room = _GRAPH_BUDGET
+        done = 0
+
+        def make(batch: Batch) -> tuple[Product, Tensor, int]:
+            product = self._make(batch)
+            return product, product(vectors), len(batch)
+
+        for product, part, rows in self._map(self._objective.data, make):
+            total += part
+            room -= rows * row_bytes
+            if room >= 0 and done >= 0:
+                self._kept.append(product)
+                done += rows
+            else:
+                room = -1
+        n = len(self._objective.data)
+        self._rest = self._objective.data.subset(torch.arange(done, n)) if done < n else None
+        return total
+
+    def _make(self, batch: Batch) -> Product:
+        return self._build(self._objective, self._leaves, batch)
+
+    def _map(self, data: Data, fn: Callable[[Batch], T]) -> Iterator[T]:
+        return map_batches(fn, data, self._objective.batch_size)
+
+    def _row_bytes(self) -> int:
+        """Measure the bytes that a row's graph holds, on a few rows."""
+        probe = self._objective.data.rows(0, min(8, len(self._objective.data)))
+        own = {leaf.untyped_storage().data_ptr() for leaf in self._leaves.values()}
+        seen: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                seen[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            self._make(probe)
+        return sum(seen.values()) // batch_length(probe.inputs) + 1
+
+
+def backward_columns(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor]
+) -> list[Tensor]:
+    """Pull k cotangents, blocks (k, *shape), back through a kept graph; blocks again."""
+    live = [i for i, out in enumerate(outputs) if out.requires_grad]
+    k = len(cotangents[0])
+    if not live:
+        return [x.new_zeros(k, *x.shape) for x in inputs]
+    columns = [
+        torch.autograd.grad(
+            [outputs[i] for i in live],
+            inputs,
+            [cotangents[i][j] for i in live],
+            retain_graph=True,
+            materialize_grads=True,
+            allow_unused=True,
+        )
+        for j in range(k)
+    ]
+    return [torch.stack(parts) for parts in zip(*columns, strict=True)]
+
+
+def split(vectors: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Cut columns (p, k) into one block (k, *shape) for each parameter."""
+    sizes = [p.numel() for p in parameters]
+    parts = torch.split(vectors, sizes)
+    return [part.T.reshape(-1, *p.shape) for part, p in zip(parts, parameters, strict=True)]
+
+
+def join(blocks: Sequence[Tensor]) -> Tensor:
+    """Undo ``split``: blocks (k, *shape) to columns (p, k)."""
+    return torch.cat([block.reshape(len(block), -1).T for block in blocks])

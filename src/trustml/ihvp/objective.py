@@ -1,0 +1,380 @@
+"""The training objective: outputs, loss on outputs, regulariser, data."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from trustml.core.batches import Batch, Data, Inputs, as_data, forward, map_batches
+from trustml.core.features import find_head
+from trustml.core.gradients import PerExampleGradients
+from trustml.core.losses import OutputLoss, as_loss
+from trustml.core.modes import evaluating
+from trustml.core.parameters import ParameterSpace
+from trustml.warnings import DeterminismWarning
+
+T = TypeVar("T")
+Cotangents = Callable[[Tensor, Inputs, Tensor | None], Tensor]
+
+# Per-example gradients of one batch stay below this many numbers.
+_ROWS_BUDGET = 2**25
+
+
+class Objective:
+    r"""What training minimised: :math:`J(θ) = (1/n) Σ_i ℓ(f(θ, x_i), y_i) + ½ Σ_k wd_k θ_k^2`.
+
+    The module is looked at in eval mode and never changed: its flags are restored, its weights,
+    ``requires_grad`` and buffers are left alone.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Maps inputs to outputs (n, c), (n, 1) or (n,).
+    loss : torch loss module, OutputLoss, callable or None
+        A torch loss's reduction is set aside; a callable maps (outputs, targets) to losses (n,).
+        None: cross-entropy for integer targets, squared error for real ones.
+    data : (X, y), Data, Dataset or DataLoader
+        The training set in a fixed order.
+    parameters : selection, ParameterSpace or None
+        Which parameters θ are: None for all that require gradients, "last_layer", names, regular
+        expressions, or a list of them.
+    weight_decay : float or mapping of name or regex to float
+        wd_k. Part of the objective, and so of every curvature; it is not damping.
+    head : str or None
+        Name of the last layer for "last_layer"; None traces one batch to find it.
+    batch_size : int or "auto"
+        Rows for each forward pass; halved where memory runs out.
+    n : int or None
+        The n of the mean; None is the number of rows.
+
+    Attributes
+    ----------
+    space : ParameterSpace
+        Names and places of the parameters in flat vectors.
+    weight_decay : Tensor of shape (p,)
+        wd_k of each parameter.
+    n : int
+        The n of the mean.
+
+    Raises
+    ------
+    ValueError
+        If the data have no targets, or batch statistics would mix the rows.
+
+    Examples
+    --------
+    >>> import torch
+    >>> X, y = torch.eye(2), torch.tensor([[1.0], [2.0]])
+    >>> module = torch.nn.Linear(2, 1, bias=False)
+    >>> objective = Objective(module, torch.nn.MSELoss(), (X, y), weight_decay=0.1)
+    >>> objective.gradient().shape
+    torch.Size([2])
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        loss: Any,
+        data: Any,
+        parameters: str | Sequence[str] | ParameterSpace | None = None,
+        weight_decay: float | Mapping[str, float] = 0.0,
+        *,
+        head: str | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n: int | None = None,
+    ) -> None:
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
+        _check_batch_norm(module)
+        self.module, self.batch_size = module, batch_size
+        self._decay_spec, self._head = weight_decay, head
+        rows = _as_rows(data)
+        if isinstance(parameters, ParameterSpace):
+            self.space = parameters if parameters.module is module else parameters.on(module)
+        else:
+            if parameters is not None and "last_layer" in _listed(parameters) and head is None:
+                place = next(module.parameters(), torch.empty(0))
+                head = find_head(module, rows.to(place.device, place.dtype).rows(0, 1).inputs)
+                if head is None:
+                    raise ValueError(
+                        'parameters="last_layer" needs a module that ends in a torch.nn.Linear; '
+                        "name the layer's parameters instead"
+                    )
+                self._head = head
+            self.space = ParameterSpace(module, parameters, head=head)
+        self.data = rows.to(self.space.device, self.space.dtype)
+        self.weight_decay = self.space.expand(weight_decay)
+        self.n = len(self.data) if n is None else n
+        probe = self.data.rows(0, min(2, len(self.data)))
+        if probe.targets is None:
+            raise ValueError(
+                "the data have no targets; pass (X, y), or a DataLoader that yields (x, y)"
+            )
+        outputs = self.outputs(probe.inputs)
+        self.loss: OutputLoss = _resolve(loss, outputs, probe.targets)
+        self.loss(outputs, probe.targets)
+        if not torch.equal(outputs, self.outputs(probe.inputs)):
+            warnings.warn(
+                "two identical calls of the module gave different outputs, in eval mode: its "
+                "curvature is random too; remove the randomness from forward()",
+                DeterminismWarning,
+                stacklevel=2,
+            )
+        self._gradients: PerExampleGradients | None = None
+
+    def __repr__(self) -> str:
+        """Show module, loss, rows and parameters."""
+        return (
+            f"Objective({type(self.module).__name__}, {self.loss.name}, n={self.n}, "
+            f"p={self.space.size})"
+        )
+
+    @property
+    def gradients(self) -> PerExampleGradients:
+        """The per-example gradients' engine, its backend chosen on first use."""
+        if self._gradients is None:
+            self._gradients = PerExampleGradients(self.module, self.space)
+        return self._gradients
+
+    def leaves(self) -> dict[str, Tensor]:
+        """Return detached parameters by name, each requiring a gradient."""
+        vector = self.space.vector()
+        return {
+            name: part.clone().requires_grad_(True)
+            for name, part in self.space.unflatten(vector).items()
+        }
+
+    def call(self, leaves: dict[str, Tensor], inputs: Inputs) -> Tensor:
+        """Return the outputs at other parameters, with a graph; the module is left alone."""
+        with evaluating(self.module), torch.enable_grad():
+            return forward(lambda *a, **k: functional_call(self.module, leaves, a, k), inputs)
+
+    def outputs(self, inputs: Inputs) -> Tensor:
+        """Return the outputs of a batch without a graph, in eval mode."""
+        with evaluating(self.module), torch.no_grad():
+            return forward(self.module, inputs)
+
+    def targets(self, batch: Batch) -> Tensor:
+        """Return a batch's targets, or say that there are none."""
+        if batch.targets is None:
+            raise ValueError("the loss needs targets; pass (X, y), or a measurement without them")
+        return batch.targets
+
+    def map(self, fn: Callable[[Batch], T], data: Data | None = None) -> Iterator[T]:
+        """Yield ``fn(batch)`` over the training data, or over ``data``, batch by batch."""
+        return map_batches(fn, self.data if data is None else data, self.batch_size)
+
+    def value(self) -> float:
+        """Return J(θ), the regulariser included."""
+
+        def total(batch: Batch) -> float:
+            losses = self.loss(self.outputs(batch.inputs), self.targets(batch))
+            return float(losses.double().sum())
+
+        regulariser = 0.5 * float((self.weight_decay * self.space.vector().square()).sum())
+        return sum(self.map(total)) / self.n + regulariser
+
+    def gradient(self) -> Tensor:
+        """Return ∇J(θ) of shape (p,), the regulariser included."""
+        leaves = self.leaves()
+
+        def part(batch: Batch) -> Tensor:
+            losses = self.loss(self.call(leaves, batch.inputs), self.targets(batch))
+            found = torch.autograd.grad(
+                losses.sum(), list(leaves.values()), materialize_grads=True, allow_unused=True
+            )
+            return torch.cat([g.reshape(-1) for g in found]).double()
+
+        total = torch.zeros(self.space.size, dtype=torch.float64, device=self.space.device)
+        for gradient in self.map(part):
+            total += gradient
+        total = total / self.n + self.weight_decay.double() * self.space.vector().double()
+        return total.to(self.space.dtype)
+
+    def per_example_gradients(self, X: Any = None, y: Any = None) -> Tensor:
+        """Return ∇ℓ_i, without the regulariser.
+
+        Parameters
+        ----------
+        X, y : arrays, tensors, Data or None
+            Other rows; None takes the training data.
+
+        Returns
+        -------
+        Tensor of shape (m, p)
+            One row each; m × p numbers are held.
+        """
+        return self.rows(None if X is None else (X if y is None else (X, y)))
+
+    def rows(self, data: Any = None, cotangents: Cotangents | None = None) -> Tensor:
+        """Return the gradient of a measurement of each row.
+
+        Parameters
+        ----------
+        data : Data, (X, y), X or None
+            The rows; None takes the training data.
+        cotangents : callable or None
+            Maps (outputs, inputs, targets) to the measurement's gradient with respect to the
+            outputs, in their shape; None takes the loss.
+
+        Returns
+        -------
+        Tensor of shape (m, p)
+        """
+        rows = self._data(data)
+        size = max(1, _ROWS_BUDGET // max(1, self.space.size))
+
+        def part(batch: Batch) -> Tensor:
+            return self.gradients.rows(batch.inputs, self._cotangents(batch, cotangents))[1]
+
+        return torch.cat(list(map_batches(part, rows, self.capped(size))))
+
+    def dot(self, V: Tensor, data: Any = None, cotangents: Cotangents | None = None) -> Tensor:
+        """Return ∇ℓ_i · V without holding the gradients where the layers allow it.
+
+        Parameters
+        ----------
+        V : Tensor of shape (p, k)
+            Columns to multiply with.
+        data : Data, (X, y), X or None
+            The rows; None takes the training data.
+        cotangents : callable or None
+            As in ``rows``.
+
+        Returns
+        -------
+        Tensor of shape (m, k)
+
+        Raises
+        ------
+        ValueError
+            If V is not (p, k).
+        """
+        if V.ndim != 2 or V.shape[0] != self.space.size:
+            raise ValueError(f"V must have shape ({self.space.size}, k), got {tuple(V.shape)}")
+
+        def part(batch: Batch) -> Tensor:
+            return self.gradients.dot(batch.inputs, self._cotangents(batch, cotangents), V)[1]
+
+        return torch.cat(list(self.map(part, self._data(data))))
+
+    def restrict(self, parameters: str | Sequence[str]) -> Objective:
+        """Return the objective as a function of fewer parameters, the others held.
+
+        Parameters
+        ----------
+        parameters : selection
+            As in the constructor.
+
+        Returns
+        -------
+        Objective
+        """
+        return self._like(self.module, self.data, parameters)
+
+    def without(self, indices: Any) -> Objective:
+        """Return J − Σ_S ℓ_i / n: rows left out, the same n and the same regulariser.
+
+        Parameters
+        ----------
+        indices : array of int or bool
+            The rows to leave out.
+
+        Returns
+        -------
+        Objective
+
+        Raises
+        ------
+        ValueError
+            If no row would be left.
+        """
+        keep = torch.ones(len(self.data), dtype=torch.bool)
+        keep[torch.as_tensor(indices).cpu().reshape(-1)] = False
+        if not bool(keep.any()):
+            raise ValueError("indices name every row; at least one must stay")
+        return self._like(self.module, self.data.subset(keep), self.space)
+
+    def at(self, vector: Tensor) -> Objective:
+        """Return the objective at other parameters, on a deep copy of the module.
+
+        Parameters
+        ----------
+        vector : Tensor of shape (p,)
+            The new θ.
+
+        Returns
+        -------
+        Objective
+        """
+        module = copy.deepcopy(self.module)
+        self.space.load(module, vector)
+        return self._like(module, self.data, self.space.on(module))
+
+    def double(self) -> Objective:
+        """Return the same objective computed in float64, on a deep copy of the module."""
+        if self.space.dtype == torch.float64:
+            return self
+        module = copy.deepcopy(self.module).double()
+        data = self.data.to(dtype=torch.float64)
+        return self._like(module, data, self.space.on(module))
+
+    def _like(self, module: nn.Module, data: Data, parameters: Any) -> Objective:
+        return Objective(
+            module,
+            self.loss,
+            data,
+            parameters,
+            self._decay_spec,
+            head=self._head,
+            batch_size=self.batch_size,
+            n=self.n,
+        )
+
+    def _data(self, data: Any) -> Data:
+        if data is None:
+            return self.data
+        return _as_rows(data).to(self.space.device, self.space.dtype)
+
+    def capped(self, size: int) -> int:
+        """Return ``size``, or the batch size where that is smaller."""
+        return min(size, 512 if self.batch_size == "auto" else self.batch_size)
+
+    def _cotangents(
+        self, batch: Batch, cotangents: Cotangents | None
+    ) -> Callable[[Tensor], Tensor]:
+        if cotangents is None:
+            return lambda outputs: self.loss.gradient(outputs, self.targets(batch))
+        return lambda outputs: cotangents(outputs, batch.inputs, batch.targets)
+
+
+def _as_rows(data: Any) -> Data:
+    if isinstance(data, (tuple, list)) and len(data) == 2:
+        return as_data(data[0], data[1])
+    return as_data(data)
+
+
+def _listed(parameters: str | Sequence[str]) -> Sequence[str]:
+    return [parameters] if isinstance(parameters, str) else parameters
+
+
+def _resolve(loss: Any, outputs: Tensor, targets: Tensor) -> OutputLoss:
+    task = "regression" if targets.is_floating_point() else "classification"
+    n_outputs = 1 if outputs.ndim == 1 else outputs.shape[-1]
+    return as_loss(loss, task, n_outputs)
+
+
+def _check_batch_norm(module: nn.Module) -> None:
+    for name, part in module.named_modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is None:
+            raise ValueError(
+                f"{name or type(part).__name__} normalises by batch statistics even in eval mode "
+                "(track_running_stats=False), so that no row has a loss of its own; train it with "
+                "running statistics"
+            )

@@ -1,0 +1,163 @@
+"""What all solvers share: input checks, zero columns, the certificate, the warning."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trustml.ihvp.operators import LinearOperator, check_columns, total_damping
+from trustml.ihvp.solution import Solution, Status, relative_norms, warn_if_doubtful
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What a method hands back for a block of nonzero right-hand sides, all in float64."""
+
+    x: Tensor
+    iterations: int
+    status: Status
+    min_ritz: float
+
+
+class Factorization(ABC):
+    """A prepared inverse: all work that needs no right-hand side is done.
+
+    Made by ``factorize``; concrete classes implement ``_apply``, ``_quadratic_form``, ``logdet``
+    and ``trace``.
+
+    Attributes
+    ----------
+    operator : LinearOperator
+        The exact matrix, damping included; it certifies every answer.
+    method, method_reason : str
+        Which method, and why.
+    tol : float
+        The relative residual that counts as converged.
+    """
+
+    # The operator in the precision of the certificate: float64 for direct methods.
+    operator: LinearOperator
+    method: str
+    method_reason: str
+    tol: float
+    _exact: LinearOperator
+
+    @abstractmethod
+    def _apply(self, b: Tensor) -> Applied:
+        """Solve for float64 columns (p, k), none of them zero."""
+
+    @abstractmethod
+    def _quadratic_form(self, b: Tensor) -> Tensor:
+        """Return b'A⁻¹b in float64 for float64 columns (p, k)."""
+
+    @abstractmethod
+    def logdet(self) -> float:
+        """Return log det A; −inf where A is singular, NaN never: an indefinite A raises."""
+
+    @abstractmethod
+    def trace(self) -> float:
+        """Return the trace of A⁻¹; inf where A is singular."""
+
+    def solve(self, B: Tensor) -> Solution:
+        """Solve A x = b for each column of ``B``.
+
+        Parameters
+        ----------
+        B : Tensor of shape (p,) or (p, k)
+            Right-hand sides in the operator's dtype and on its device; finite.
+
+        Returns
+        -------
+        Solution
+            With the true relative residual of each column.
+        """
+        return self._solve(B, stacklevel=3)
+
+    def _solve(self, B: Tensor, stacklevel: int) -> Solution:
+        columns = self._check(B)
+        nonzero = (columns != 0).any(dim=0)
+        x = torch.zeros_like(columns)
+        applied = Applied(x.double(), 0, Status.CONVERGED, float("nan"))
+        residual = torch.zeros(columns.shape[1], dtype=torch.float64, device=columns.device)
+        if bool(nonzero.any()):
+            b = columns[:, nonzero]
+            scale = b.double().abs().amax(dim=0)
+            applied = self._apply(b.double() / scale)
+            x[:, nonzero] = (applied.x * scale).to(columns.dtype)
+            error = b.double() - self._exact.matmat(x[:, nonzero].to(self._exact.dtype)).double()
+            residual[nonzero] = relative_norms(error, b)
+        converged = residual <= self.tol
+        damping, reason = total_damping(self.operator)
+        solution = Solution(
+            x=x[:, 0] if B.ndim == 1 else x,
+            relative_residual=residual,
+            iterations=applied.iterations,
+            converged=converged,
+            damping=damping,
+            damping_reason=reason,
+            method=self.method,
+            method_reason=self.method_reason,
+            min_ritz=applied.min_ritz,
+            status=_settle(applied.status, bool(converged.all()), applied.iterations),
+            tol=self.tol,
+        )
+        warn_if_doubtful(solution, stacklevel)
+        return solution
+
+    def apply(self, B: Tensor) -> Tensor:
+        """Return A⁻¹ B without a certificate; for bulk work after a certified ``solve``.
+
+        Parameters
+        ----------
+        B : Tensor of shape (p,) or (p, k)
+            As for ``solve``.
+
+        Returns
+        -------
+        Tensor
+            Shaped as ``B``.
+        """
+        columns = self._check(B)
+        x = torch.zeros_like(columns)
+        nonzero = (columns != 0).any(dim=0)
+        if bool(nonzero.any()):
+            x[:, nonzero] = self._apply(columns[:, nonzero].double()).x.to(columns.dtype)
+        return x[:, 0] if B.ndim == 1 else x
+
+    def quadratic_form(self, B: Tensor) -> Tensor:
+        """Return b'A⁻¹b for each column of ``B``.
+
+        Parameters
+        ----------
+        B : Tensor of shape (p,) or (p, k)
+            As for ``solve``.
+
+        Returns
+        -------
+        Tensor of shape (k,)
+            In the dtype of ``B``.
+        """
+        columns = self._check(B)
+        return self._quadratic_form(columns.double()).to(columns.dtype)
+
+    def _check(self, B: Tensor) -> Tensor:
+        columns = check_columns(self.operator, B, "B")
+        if not bool(torch.isfinite(columns).all()):
+            bad = (~torch.isfinite(columns)).any(dim=0).nonzero().flatten().tolist()
+            raise ValueError(
+                f"B has NaN or infinite entries in columns {bad[:5]}; a gradient that overflowed "
+                "must be fixed before it is solved for"
+            )
+        return columns
+
+
+def _settle(status: Status, all_converged: bool, iterations: int) -> Status:
+    """Let the certificate overrule the method's own opinion."""
+    if status is Status.CONVERGED and not all_converged:
+        return Status.INACCURATE
+    if status in (Status.MAX_ITERATIONS, Status.INACCURATE) and all_converged:
+        return Status.CONVERGED
+    return status

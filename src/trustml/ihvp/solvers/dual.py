@@ -1,0 +1,241 @@
+"""Woodbury in output space: exact for a low-rank sum plus a diagonal, whatever p.
+
+With A = D + W'W, where W stacks the scaled factors (N rows):
+
+    A⁻¹ = D⁻¹ − D⁻¹ W' (I + W D⁻¹ W')⁻¹ W D⁻¹.
+
+The factor of the output Hessian is used, never its inverse: softmax Hessians are singular.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from trustml.ihvp.matrices import Diagonal
+from trustml.ihvp.operators import Damped, FactoredOperator, LinearOperator, Scaled, Sum
+from trustml.ihvp.solution import Status
+from trustml.ihvp.solvers.base import Applied, Factorization
+from trustml.ihvp.solvers.spectral import RANK_TOLERANCE, SpectralFactor
+
+# So many unpenalised coordinates are eliminated exactly; more would be a dense solve in disguise.
+MAX_FREE = 2000
+
+
+def as_low_rank(operator: LinearOperator) -> tuple[FactoredOperator, float, Tensor] | None:
+    """Read an expression as scale · Σ K'K + diag, or return None where it is something else."""
+    if isinstance(operator, FactoredOperator):
+        return operator, operator.scale, operator.shift.double()
+    if isinstance(operator, Damped):
+        inner = as_low_rank(operator.inner)
+        return None if inner is None else (inner[0], inner[1], inner[2] + operator.damping)
+    if isinstance(operator, Scaled):
+        inner = as_low_rank(operator.inner)
+        if inner is None or operator.factor <= 0:
+            return None
+        return inner[0], inner[1] * operator.factor, inner[2] * operator.factor
+    if isinstance(operator, Sum):
+        for one, other in ((operator.left, operator.right), (operator.right, operator.left)):
+            inner, diagonal = as_low_rank(one), _as_diagonal(other)
+            if inner is not None and diagonal is not None:
+                return inner[0], inner[1], inner[2] + diagonal
+    return None
+
+
+def _as_diagonal(operator: LinearOperator) -> Tensor | None:
+    if isinstance(operator, Diagonal):
+        return operator.entries.double()
+    if isinstance(operator, Scaled):
+        inner = _as_diagonal(operator.inner)
+        return None if inner is None else inner * operator.factor
+    if isinstance(operator, Damped):
+        inner = _as_diagonal(operator.inner)
+        return None if inner is None else inner + operator.damping
+    return None
+
+
+def stack_factors(operator: FactoredOperator, scale: float) -> Tensor:
+    """Return W of shape (N, p) in float64 with W'W = scale · Σ K'K."""
+    stacked = torch.empty(
+        operator.n_factors, operator.size, dtype=torch.float64, device=operator.device
+    )
+    start = 0
+    for _, k in operator.factors():
+        rows = k.reshape(-1, operator.size)
+        stacked[start : start + len(rows)] = rows
+        start += len(rows)
+    return stacked.mul_(math.sqrt(scale))
+
+
+def why_not_dual(operator: LinearOperator) -> str | None:
+    """Say why the dual solve cannot take this operator, or None if it can."""
+    low_rank = as_low_rank(operator)
+    if low_rank is None:
+        return (
+            "it needs a GaussNewton, EmpiricalFisher or Covariance operator plus non-negative "
+            "diagonals"
+        )
+    diagonal = low_rank[2]
+    if bool((diagonal < 0).any()):
+        return "the diagonal has negative entries"
+    free = int((diagonal == 0).sum())
+    if 0 < free < operator.size and free > MAX_FREE:
+        return (
+            f"{free} of {operator.size} parameters have neither weight decay nor damping, more "
+            f"than the {MAX_FREE} that can be eliminated exactly: add damping"
+        )
+    return None
+
+
+class DualFactorization(Factorization):
+    """Exact solve with a low-rank sum plus a diagonal; cost N²p + N³, memory N·p + N².
+
+    Coordinates whose diagonal entry is zero (unpenalised intercepts) are eliminated exactly. If
+    all entries are zero, the answer is least squares on the range.
+
+    Parameters
+    ----------
+    operator : LinearOperator
+        The matrix, damping included.
+    tol : float
+        The relative residual that counts as converged.
+    reason : str
+        Why this method.
+    """
+
+    def __init__(
+        self,
+        operator: LinearOperator,
+        tol: float,
+        max_iterations: int | None = None,
+        reason: str = "asked for",
+    ) -> None:
+        refusal = why_not_dual(operator)
+        if refusal is not None:
+            raise ValueError(
+                f'method "dual" cannot solve this operator: {refusal}. '
+                'Use method="cholesky" or "cg".'
+            )
+        self.operator, self.tol = operator, tol
+        self.method, self.method_reason = "dual", reason
+        self._exact = operator.double()
+        low_rank = as_low_rank(self._exact)
+        if low_rank is None:  # unreachable: why_not_dual has looked
+            raise ValueError("the operator is not a low-rank sum plus a diagonal")
+        core, scale, diagonal = low_rank
+        rows = stack_factors(core, scale)
+        if not bool(torch.isfinite(rows).all()):
+            raise ValueError(
+                "the operator's factors have NaN or infinite entries; check the model's outputs "
+                "and loss on its training data"
+            )
+        self._rows, self._diagonal = rows, diagonal
+        self._inverse: _Penalised | _RangeOnly
+        if bool((diagonal == 0).all()):
+            self._inverse = _RangeOnly(rows)
+        else:
+            self._inverse = _Penalised(rows, diagonal)
+
+    def _apply(self, b: Tensor) -> Applied:
+        x = self._inverse.solve(b)
+        if self._inverse.status is not Status.RANK_DEFICIENT:
+            # D⁻¹b and its correction nearly cancel when the damping is small.
+            product = self._diagonal[:, None] * x + self._rows.T @ (self._rows @ x)
+            x = x + self._inverse.solve(b - product)
+        return Applied(x, 0, self._inverse.status, self._inverse.min_ritz)
+
+    def _quadratic_form(self, b: Tensor) -> Tensor:
+        return (b * self._apply(b).x).sum(dim=0)
+
+    def logdet(self) -> float:
+        """Return log det A; −inf where A is singular."""
+        return self._inverse.logdet()
+
+    def trace(self) -> float:
+        """Return the trace of A⁻¹; inf where A is singular."""
+        return self._inverse.trace()
+
+
+class _Penalised:
+    """A = D + W'W with some entries of D positive; the zero entries are a bordered block."""
+
+    def __init__(self, rows: Tensor, diagonal: Tensor) -> None:
+        self._held = (diagonal > 0).nonzero().flatten()
+        self._free = (diagonal == 0).nonzero().flatten()
+        self._d = diagonal[self._held][:, None]
+        self._w = rows[:, self._held] if len(self._free) else rows
+        gram = (self._w / self._d.T) @ self._w.T
+        gram.diagonal().add_(1.0)
+        self._gram = SpectralFactor(gram)
+        # Schur complement without cancellation: W2'(I − W1 A11⁻¹ W1')W2 = W2' M⁻¹ W2.
+        self._v = rows[:, self._free]
+        self._schur = SpectralFactor(_symmetric(self._v.T @ self._gram.solve(self._v)))
+        self.status = self._schur.status
+        if self.status is Status.INDEFINITE:  # rounding below zero: W2' M⁻¹ W2 cannot be
+            self.status = Status.RANK_DEFICIENT
+        self.min_ritz = float(self._d.min())
+        if len(self._free):
+            self.min_ritz = min(self.min_ritz, self._schur.min_ritz)
+
+    def _solve_held(self, b: Tensor) -> Tensor:
+        y = b / self._d
+        return y - (self._w.T @ self._gram.solve(self._w @ y)) / self._d
+
+    def solve(self, b: Tensor) -> Tensor:
+        if not len(self._free):
+            return self._solve_held(b)
+        x = torch.empty_like(b)
+        first = self._solve_held(b[self._held])
+        border = b[self._free] - self._v.T @ (self._w @ first)
+        x[self._free] = self._schur.solve(border)
+        x[self._held] = first - self._solve_held(self._w.T @ (self._v @ x[self._free]))
+        return x
+
+    def logdet(self) -> float:
+        if self.status is Status.RANK_DEFICIENT:
+            return -math.inf
+        return float(self._d.log().sum()) + self._gram.logdet() + self._schur.logdet()
+
+    def trace(self) -> float:
+        if self.status is Status.RANK_DEFICIENT:
+            return math.inf
+        scaled = self._w / self._d.T
+        total = float((1 / self._d).sum()) - float((scaled * self._gram.solve(scaled)).sum())
+        if len(self._free):
+            cross = self._solve_held(self._w.T @ self._v)
+            total += self._schur.trace()
+            total += float((cross * self._schur.solve(cross.T).T).sum())
+        return total
+
+
+class _RangeOnly:
+    """A = W'W without a diagonal: the pseudo-inverse W' (WW')⁻² W."""
+
+    status = Status.RANK_DEFICIENT
+
+    def __init__(self, rows: Tensor) -> None:
+        values, vectors = torch.linalg.eigh(rows @ rows.T)
+        keep = values > RANK_TOLERANCE * math.sqrt(len(values)) * values[-1]
+        self._values, self._vectors = values[keep], vectors[:, keep]
+        self._full = int(keep.sum()) == rows.shape[1]
+        if self._full:
+            self.status = Status.CONVERGED
+        self._rows = rows
+        self.min_ritz = float(self._values[0]) if self._full else 0.0
+
+    def solve(self, b: Tensor) -> Tensor:
+        middle = self._vectors.T @ (self._rows @ b) / self._values.square()[:, None]
+        x: Tensor = self._rows.T @ (self._vectors @ middle)
+        return x
+
+    def logdet(self) -> float:
+        return float(self._values.log().sum()) if self._full else -math.inf
+
+    def trace(self) -> float:
+        return float((1 / self._values).sum()) if self._full else math.inf
+
+
+def _symmetric(matrix: Tensor) -> Tensor:
+    return (matrix + matrix.T) / 2
