@@ -1,0 +1,49 @@
+"""One forward pass, everything that it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """What one forward pass over n rows shows, without gradients.
+
+    Attributes
+    ----------
+    outputs : Tensor of shape (n, ...)
+        Raw outputs of the module.
+    logits : Tensor of shape (n, c) or None
+        Classification and multilabel only; a one-output classifier has [0, f].
+    probabilities : Tensor of shape (n, c) or None
+        Classification and multilabel only.
+    features : Tensor of shape (n, h) or None
+        Input of the last linear layer; None where there is none.
+    """
+
+    outputs: Tensor
+    logits: Tensor | None
+    probabilities: Tensor | None
+    features: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.outputs)
+
+    @classmethod
+    def join(cls, parts: Sequence[Observation]) -> Observation:
+        """Put batches one after the other."""
+
+        def joined(name: str) -> Tensor | None:
+            found = [getattr(part, name) for part in parts]
+            return None if any(part is None for part in found) else torch.cat(found)
+
+        return cls(
+            torch.cat([part.outputs for part in parts]),
+            joined("logits"),
+            joined("probabilities"),
+            joined("features"),
+        )

@@ -1,0 +1,199 @@
+"""Forward passes of one model: with graph, or batch by batch with everything they show."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from trustml.core.batches import Batch, Inputs, forward, map_batches
+from trustml.core.features import Capture
+from trustml.core.modes import evaluating
+from trustml.core.validation import as_tensor
+from trustml.model.converted import Converted, Outputs, Task
+from trustml.model.intake import Intake
+from trustml.model.observation import Observation
+from trustml.model.outputs import (
+    as_logits,
+    as_probabilities,
+    check_probabilities,
+    looks_like_probabilities,
+)
+from trustml.model.trace import Trace, check_raw, trace
+
+
+class Passes:
+    """What runs a model and keeps what its first batch told.
+
+    Parameters
+    ----------
+    converted : Converted
+        The model.
+    intake : Intake
+        The way in.
+    batch_size : int or "auto"
+        Rows per forward pass.
+    """
+
+    def __init__(
+        self, converted: Converted, intake: Intake, batch_size: int | Literal["auto"]
+    ) -> None:
+        self.module: nn.Module | None = converted.module
+        self.intake, self.batch_size = intake, batch_size
+        self._converted = converted
+        self._head_name = converted.head_name
+        self.trace: Trace | None = None
+        self.kind: Outputs | None = converted.outputs
+        self.task: Task | None = converted.task
+        self.n_outputs: int | None = None
+        if self.module is not None and self._head_name is not None:
+            self.n_outputs = int(self.module.get_submodule(self._head_name).out_features)  # type: ignore[arg-type]
+        elif converted.classes is not None:
+            self.n_outputs = len(converted.classes)
+
+    def with_module(self, module: nn.Module) -> Passes:
+        """Return the same passes through another module of the same make."""
+        other = Passes(self._converted, self.intake, self.batch_size)
+        other.module, other.trace, other.n_outputs = module, self.trace, self.n_outputs
+        other.kind, other.task = self.kind, self.task
+        return other
+
+    def settle(self, task: Task) -> None:
+        """Fix the task, and refuse a classifier whose outputs are no logits."""
+        self.task = task
+        if task == "regression" and self.kind != "features":
+            self.kind = "values"
+        if self.trace is not None:
+            check_raw(self.trace, task)
+
+    @property
+    def head_name(self) -> str | None:
+        """The last linear layer; None if there is none."""
+        if self.module is None or self._head_name is not None:
+            return self._head_name
+        return self.looked("the head").head_name
+
+    def head(self) -> tuple[Tensor, Tensor] | None:
+        """Return weight (c, h) and bias (c,) of the last linear layer, detached."""
+        name = self.head_name
+        if self.module is None or name is None:
+            return None
+        layer: Any = self.module.get_submodule(name)
+        weight: Tensor = layer.weight.detach()
+        return weight, weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach()
+
+    def looked(self, what: str) -> Trace:
+        """Return what the first batch told.
+
+        Parameters
+        ----------
+        what : str
+            What is asked for; named in the error.
+
+        Returns
+        -------
+        Trace
+
+        Raises
+        ------
+        ValueError
+            If there was none.
+        """
+        if self.trace is None:
+            raise ValueError(
+                f"{what} of this model shows in a forward pass only: pass train=(X, y) to wrap, "
+                "or call predict(X) first"
+            )
+        return self.trace
+
+    def learn(self, inputs: Inputs) -> None:
+        """Look at a first batch, once."""
+        if self.module is not None and self.trace is None:
+            seen = trace(self.module, inputs)
+            if self.task is not None:
+                check_raw(seen, self.task)
+            self.trace, self.n_outputs = seen, seen.n_outputs
+
+    def outputs(self, inputs: Inputs) -> Tensor:
+        """Return raw outputs, in eval mode; with their graph if there is a module."""
+        if self.module is None:
+            return self.called(inputs)
+        with evaluating(self.module):
+            return forward(self.module, inputs)
+
+    @torch.no_grad()
+    def called(self, X: Any) -> Tensor:
+        """Return the outputs of a prediction-only model.
+
+        Parameters
+        ----------
+        X : object
+            Rows as the user has them.
+
+        Returns
+        -------
+        Tensor of shape (n, ...)
+
+        Raises
+        ------
+        TypeError
+            If the model has no forward pass.
+        ValueError
+            If the outputs are not finite, or not one row per row of X.
+        """
+        rows = self.intake.rows(X)
+        if self._converted.call is None:
+            raise TypeError(f"{type(self._converted.source).__name__} has no forward pass")
+        given = self._converted.call(rows)
+        outputs = as_tensor(given, name="the outputs", device=self.intake.device)
+        if not outputs.is_floating_point():
+            outputs = outputs.to(self.intake.dtype)
+        if outputs.ndim == 0 or len(outputs) != len(rows):
+            raise ValueError(
+                f"the model gave outputs of shape {tuple(outputs.shape)} for {len(rows)} rows; "
+                "its first output axis must be the rows"
+            )
+        if not bool(torch.isfinite(outputs).all()):
+            raise ValueError("the model gave NaN or infinite outputs")
+        if self.kind is None:
+            self.kind = "probabilities" if looks_like_probabilities(outputs) else "logits"
+        if self.kind == "probabilities":
+            check_probabilities(outputs, one_row_sum=self.task != "multilabel")
+        self.n_outputs = 1 if outputs.ndim == 1 else outputs.shape[-1]
+        return outputs
+
+    def observe(self, X: Any) -> Observation:
+        """Return everything that one forward pass over X shows."""
+        if self.module is None:
+            return self._seen(self.called(X), None)
+        data = self.intake.data(X)
+        if self.trace is None:
+            self.learn(data.rows(0, min(8, len(data))).inputs)
+        return Observation.join(list(map_batches(self._batch, data, self.batch_size)))
+
+    @torch.no_grad()
+    def _batch(self, batch: Batch) -> Observation:
+        head = self.head_name
+        module: nn.Module = self.module  # type: ignore[assignment]
+        with Capture(module, inputs_of=[] if head is None else [head]) as seen:
+            outputs = self.outputs(batch.inputs)
+        if bool(outputs.isnan().any()):
+            raise ValueError(
+                f"the module gave NaN outputs (first in rows {batch.indices[0]} to "
+                f"{batch.indices[-1]} of X); its parameters or activations have overflowed"
+            )
+        return self._seen(outputs, None if head is None else seen.inputs[head].detach())
+
+    def _seen(self, outputs: Tensor, features: Tensor | None) -> Observation:
+        if self.kind == "features":
+            return Observation(outputs, None, None, outputs)
+        if self.task is None or self.task == "regression":
+            return Observation(outputs, None, None, features)
+        kind = self.kind or "logits"
+        return Observation(
+            outputs,
+            as_logits(outputs, self.task, kind),
+            as_probabilities(outputs, self.task, kind),
+            features,
+        )

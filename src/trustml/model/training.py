@@ -1,0 +1,147 @@
+"""The training data of a model, raw and encoded, and training anew on part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from trustml.core.batches import Data, Inputs, as_data
+from trustml.core.validation import check_same_length, take_rows
+from trustml.model.labels import raw_labels
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """What the user gave as ``train``.
+
+    Attributes
+    ----------
+    X : object
+        Inputs as given; a Dataset or DataLoader holds its targets too.
+    y : object or None
+        Targets as given.
+    labels : ndarray of shape (n, ...)
+        Targets as an array.
+    """
+
+    X: Any
+    y: Any
+    labels: np.ndarray[Any, Any]
+
+    @classmethod
+    def of(cls, train: Any) -> Training:
+        """Check and take what was given.
+
+        Parameters
+        ----------
+        train : (X, y), Dataset, DataLoader or Data
+            Inputs and targets.
+
+        Returns
+        -------
+        Training
+
+        Raises
+        ------
+        TypeError
+            If it is not (X, y), a Dataset or a DataLoader.
+        ValueError
+            If it has no targets, or lengths differ.
+        """
+        if isinstance(train, (Dataset, DataLoader, Data)):
+            targets = as_data(train).targets
+            if targets is None:
+                raise ValueError("train has inputs but no targets; its items must be (x, y)")
+            return cls(train, None, raw_labels(targets))
+        if not isinstance(train, (tuple, list)) or len(train) != 2:
+            given = type(train).__name__
+            size = f" of {len(train)}" if isinstance(train, (tuple, list)) else ""
+            raise TypeError(
+                f"train must be (X, y), a Dataset or an unshuffled DataLoader, got {given}{size}"
+            )
+        X, y = train
+        if isinstance(X, (Dataset, DataLoader)):
+            as_data(X)  # refuses shuffling
+            return cls(X, y, raw_labels(y))
+        labels = raw_labels(y)
+        if not isinstance(X, (dict, tuple)):
+            check_same_length(X=X, y=labels)
+        return cls(X, y, labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def encoded(
+        self,
+        data: Callable[[Any], Data],
+        inputs: Callable[[Any], Inputs],
+        targets: Callable[[Any], Tensor],
+    ) -> Data:
+        """Return inputs and targets as the module and its loss take them.
+
+        Parameters
+        ----------
+        data, inputs, targets : callable
+            The model's ways in: rows of any kind -> Data, one batch, targets.
+
+        Returns
+        -------
+        Data
+            Read when needed for a Dataset, in memory otherwise.
+        """
+        if isinstance(self.X, (Dataset, DataLoader)):
+            return as_data(self.X, self.labels, prepare=inputs, encode=targets)
+        return as_data(data(self.X).inputs, targets(self.labels))
+
+    def positions(self, indices: Any) -> np.ndarray[Any, Any]:
+        """Return row numbers from numbers or a mask.
+
+        Parameters
+        ----------
+        indices : array-like
+            Non-negative row numbers, or booleans (n,).
+
+        Returns
+        -------
+        ndarray of int
+
+        Raises
+        ------
+        ValueError
+            If one is outside the data, or none is left.
+        """
+        chosen = np.asarray(indices.cpu() if isinstance(indices, Tensor) else indices)
+        if chosen.dtype == bool:
+            if chosen.shape != (len(self),):
+                raise ValueError(f"a mask of shape {chosen.shape} for {len(self)} training rows")
+            chosen = np.flatnonzero(chosen)
+        if chosen.ndim != 1 or chosen.dtype.kind not in "iu" or len(chosen) == 0:
+            raise ValueError(
+                f"indices must be row numbers (at least one) or a mask, got {chosen.dtype} of "
+                f"shape {chosen.shape}"
+            )
+        if chosen.min() < 0 or chosen.max() >= len(self):
+            raise ValueError(
+                f"indices must be in [0, {len(self)}), got {chosen.min()} to {chosen.max()}"
+            )
+        return chosen
+
+    def subset(self, positions: np.ndarray[Any, Any]) -> tuple[Any, Any]:
+        """Return (X, y) of some rows, in the user's own kinds."""
+        if isinstance(self.X, (Dataset, DataLoader, Data)):
+            chosen = as_data(self.X).subset(positions)
+            y = chosen.targets if self.y is None else take_rows(self.y, positions)
+            return chosen.inputs, y
+        if isinstance(self.X, dict):
+            return {k: take_rows(v, positions) for k, v in self.X.items()}, self._y(positions)
+        if isinstance(self.X, tuple):
+            return tuple(take_rows(part, positions) for part in self.X), self._y(positions)
+        return take_rows(self.X, positions), self._y(positions)
+
+    def _y(self, positions: np.ndarray[Any, Any]) -> Any:
+        return take_rows(self.y, positions)
