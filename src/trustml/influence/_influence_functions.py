@@ -1,0 +1,371 @@
+"""Influence functions: what the model would have been without a training row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
+from torch import Tensor
+
+from trustml.core.validation import check_choice, restore
+from trustml.ihvp import Solution, choose_damping, curvature, factorize
+from trustml.influence._leverage import LeaveOneOut, bulk_flops, leave_one_out_steps
+from trustml.influence._queries import Measure, Queries
+from trustml.influence._removal import newton_step
+from trustml.influence._scores import Certificate, InfluenceScores, as_rows
+from trustml.influence._train_rows import TrainRows, loss_cotangents, rows_at_once
+from trustml.model import Model, as_model
+
+_DIRECT = ("cholesky", "dual")
+_CORRECTIONS = ("auto", "leverage", "none")
+# The correction applies the inverse to every training output; "auto" spends this many operations.
+_CORRECTION_BUDGET = 3e11
+
+
+class InfluenceFunctions(BaseEstimator):  # type: ignore[misc]
+    r"""Effects of training rows through one factorised curvature of the training objective.
+
+    With J the objective, g_i the loss gradient of row i and H the curvature of J (regulariser
+    included), leaving row i out changes the parameters by about
+    :math:`\tfrac1n (H + λI)^{-1} g_i`, and a quantity with gradient v by its product with v.
+    **Positive scores: the row helps**, the loss would rise without it.
+
+    Parameters
+    ----------
+    model : Model or anything that ``trustml.wrap`` takes
+        With its training data, and gradients.
+    curvature : str
+        "auto", "hessian", "gauss_newton", "empirical_fisher", "diagonal", ...; "auto" is the
+        Gauss-Newton matrix, which is the Hessian for linear models and is never indefinite.
+    damping : float or "auto"
+        λ, in units of the curvature's eigenvalues. "auto": none at a minimum, otherwise the
+        smallest that makes the answer well posed; weight decay is in H already.
+    method : str
+        As in ``ihvp.solve``: "auto", "cholesky", "dual", "cg".
+    correction : {"auto", "leverage", "none"}
+        "leverage": one Newton step without the row, the exact refit for ridge. "none": first order
+        in the row's weight. "auto": leverage where a direct solve makes it cheap.
+    parameters : selection or None
+        Which parameters move, as in ``ihvp.Objective``; the others are held.
+
+    Attributes
+    ----------
+    objective_ : Objective
+        The training objective.
+    operator_ : LinearOperator
+        The curvature, undamped.
+    inverse_ : Factorization
+        Of the damped curvature.
+    damping_ : Damping
+        λ, the reason for it, ‖∇J‖, effective degrees of freedom.
+    correction_, correction_reason_ : str
+        What is applied to scores of scale "effect", and why.
+    removal_ : Removal
+        Certificate of the last ``remove`` or second-order ``group_effect``.
+
+    References
+    ----------
+    Koh and Liang (2017), Understanding black-box predictions via influence functions,
+    arXiv:1703.04730. Rad and Maleki (2018), A scalable estimate of the out-of-sample prediction
+    error via approximate leave-one-out, arXiv:1801.10243.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.linear_model import Ridge
+    >>> from trustml.model import wrap
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> model = wrap(Ridge().fit(X[:400], y[:400]), train=(X[:400], y[:400]))
+    >>> influence = InfluenceFunctions(model).fit()
+    >>> influence.correction_
+    'leverage'
+    >>> influence.scores(X[400:], y[400:]).helpful(3).shape
+    (42, 3)
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        curvature: str = "auto",
+        damping: float | str = "auto",
+        method: str = "auto",
+        correction: Literal["auto", "leverage", "none"] = "auto",
+        parameters: str | Sequence[str] | None = None,
+    ) -> None:
+        self.model = model
+        self.curvature = curvature
+        self.damping = damping
+        self.method = method
+        self.correction = correction
+        self.parameters = parameters
+
+    def fit(self) -> Self:
+        """Factorise the curvature of the training objective.
+
+        Returns
+        -------
+        InfluenceFunctions
+            Itself.
+        """
+        check_choice(self.correction, "correction", _CORRECTIONS)
+        model = as_model(self.model)
+        model.require_gradients("InfluenceFunctions")
+        model.require_train("InfluenceFunctions")
+        objective = model.objective
+        if self.parameters is not None:
+            objective = objective.restrict(self.parameters)
+        operator = curvature(self.curvature, objective)
+        damping = choose_damping(operator, objective, self.damping)
+        inverse = factorize(operator + damping, self.method)
+        cotangents = loss_cotangents(objective)
+        self.model_, self.objective_, self.operator_ = model, objective, operator
+        self.damping_, self.inverse_ = damping, inverse
+        self._raw = TrainRows(objective, cotangents)
+        self._steps: LeaveOneOut | None = None
+        self.correction_, self.correction_reason_ = self._choose_correction()
+        self._effects = self._raw
+        if self.correction_ == "leverage":
+            self._effects = TrainRows(objective, self._leave_one_out().cotangents)
+        return self
+
+    def scores(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        measure: Measure | None = None,
+        scale: Literal["effect", "raw"] = "effect",
+    ) -> InfluenceScores:
+        """Return the effect of every training row on every query.
+
+        Parameters
+        ----------
+        X : array-like, tensors, Dataset or DataLoader
+            Query rows.
+        y : array-like of shape (q,), optional
+            Their labels; needed unless ``measure`` is given.
+        measure : callable (outputs, X, y) -> (q,), optional
+            A measurement of each query that is differentiable in ``outputs``, the module's raw
+            outputs; ``X`` and ``y`` come as the module and its loss take them. None: the loss.
+        scale : {"effect", "raw"}
+            "effect": predicted change of the measurement if the row is left out, in its unit.
+            "raw": g_q' (H + λI)⁻¹ g_i, without 1/n and without correction.
+
+        Returns
+        -------
+        InfluenceScores
+            ``values`` (q, n_train); a tensor if ``X`` is one.
+        """
+        self._check_fitted()
+        check_choice(scale, "scale", ("effect", "raw"))
+        queries = Queries.of(self.model_, X, y, measure)
+        raw = scale == "raw"
+        rows = self._raw if raw else self._effects
+        blocks, solutions = [], []
+        for gradients in queries.gradient_blocks(self.objective_):
+            solution = self.inverse_.solve(gradients.T)
+            blocks.append(rows.dot(solution.x).T)
+            solutions.append(solution)
+        values = torch.cat(blocks)
+        return InfluenceScores(
+            values=restore(values if raw else values / self.objective_.n, X),
+            unit=queries.unit,
+            scale=scale,
+            correction="none" if raw else self.correction_,
+            curvature=type(self.operator_).__name__,
+            method=self.inverse_.method,
+            certificate=Certificate.of(solutions, self.damping_),
+        )
+
+    def self_influence(self, scale: Literal["effect", "raw"] = "effect") -> Any:
+        """Return what leaving each training row out does to its own loss; never negative.
+
+        Parameters
+        ----------
+        scale : {"effect", "raw"}
+            As for ``scores``.
+
+        Returns
+        -------
+        numpy.ndarray of shape (n_train,)
+            Large for rows that the rest of the data contradict.
+        """
+        self._check_fitted()
+        check_choice(scale, "scale", ("effect", "raw"))
+        if self._steps is None and scale == "raw":
+            return self._raw_self_influence().cpu().numpy()
+        steps = self._leave_one_out()
+        return (steps.raw_self if scale == "raw" else steps.self_effects).cpu().numpy()
+
+    def leave_one_out_outputs(self) -> Tensor:
+        """Return the raw outputs of each training row by the model that has not seen it.
+
+        Returns
+        -------
+        Tensor of shape (n_train, ...)
+            Predicted, without refits; exact for ridge.
+        """
+        self._check_fitted()
+        objective = self.objective_
+        outputs = torch.cat(list(objective.map(lambda batch: objective.outputs(batch.inputs))))
+        return outputs + self._leave_one_out().shifts
+
+    def group_effect(
+        self,
+        indices: Any,
+        X: Any,
+        y: Any = None,
+        *,
+        measure: Measure | None = None,
+        order: Literal[1, 2] = 1,
+    ) -> Any:
+        """Return the effect of leaving several training rows out together.
+
+        Parameters
+        ----------
+        indices : array of int of shape (m,), or mask
+            The training rows.
+        X, y, measure
+            As for ``scores``.
+        order : {1, 2}
+            1: the sum of the rows' scores. 2: the measurement at the parameters after a Newton
+            step with the remaining rows' curvature, minus the present one; it knows how the rows
+            interact, and is the exact refit for ridge.
+
+        Returns
+        -------
+        array or Tensor of shape (q,)
+            Change of the measurement, in its unit; positive: the rows help.
+        """
+        self._check_fitted()
+        check_choice(order, "order", (1, 2))
+        rows = as_rows(indices, len(self.objective_.data))
+        queries = Queries.of(self.model_, X, y, measure)
+        if order == 1:
+            total = self._effects.total(rows) / self.objective_.n
+            step = self.inverse_.solve(total).x
+            return restore(queries.dot(self.objective_, step[:, None])[:, 0], X)
+        step = self._newton_step(rows)
+        moved = self.objective_.at(self.objective_.space.vector() + step)
+        return restore(queries.values(moved) - queries.values(self.objective_), X)
+
+    def remove(self, indices: Any) -> Model:
+        """Return the model after unlearning training rows: one Newton step, no refit.
+
+        The step uses the remaining rows' curvature at the present parameters, and is exact for
+        ridge. ``removal_`` holds the certificate: the gradient norm of the remaining objective
+        before and after. A step that does not lower it warns.
+
+        Parameters
+        ----------
+        indices : array of int of shape (m,), or mask
+            The training rows to forget.
+
+        Returns
+        -------
+        Model
+            A copy; the fitted model is left alone. Its ``train`` still lists all rows: remove
+            further rows together with these, from the first model.
+        """
+        self._check_fitted()
+        rows = as_rows(indices, len(self.objective_.data))
+        step = self._newton_step(rows)
+        space = self.objective_.space
+        return self.model_.replace(space, space.vector() + step)
+
+    def parameter_changes(self, indices: Any) -> Tensor:
+        """Return θ₋ᵢ − θ for each of some training rows, left out one at a time.
+
+        Parameters
+        ----------
+        indices : array of int of shape (k,), or mask
+            The training rows.
+
+        Returns
+        -------
+        Tensor of shape (p, k)
+            In the order of ``objective_.space``.
+        """
+        self._check_fitted()
+        rows = as_rows(indices, len(self.objective_.data))
+        return self.inverse_.solve(self._effects.rows(rows).T / self.objective_.n).x
+
+    def rows_effect(self, v: Tensor) -> Tensor:
+        """Return the effect of every training row on quantities given by their gradients.
+
+        Parameters
+        ----------
+        v : Tensor of shape (p,) or (p, k)
+            Gradients with respect to the parameters, in the order of ``objective_.space``.
+
+        Returns
+        -------
+        Tensor of shape (k, n_train)
+            Predicted change of each quantity if the row is left out; k = 1 for a vector.
+        """
+        self._check_fitted()
+        columns = v[:, None] if v.ndim == 1 else v
+        return self._effects.dot(self.inverse_.solve(columns).x).T / self.objective_.n
+
+    def solve(self, V: Tensor) -> Solution:
+        """Return (H + λI)⁻¹ V with its certificate, from the shared factorisation.
+
+        Parameters
+        ----------
+        V : Tensor of shape (p,) or (p, k)
+            Right-hand sides in the order of ``objective_.space``.
+
+        Returns
+        -------
+        Solution
+        """
+        self._check_fitted()
+        return self.inverse_.solve(V)
+
+    def _newton_step(self, rows: Tensor) -> Tensor:
+        step, self.removal_ = newton_step(
+            self.objective_, self.curvature, self.damping_, self.inverse_, self._raw, rows
+        )
+        return step
+
+    def _choose_correction(self) -> tuple[str, str]:
+        direct = self.inverse_.method in _DIRECT
+        fits = type(self.operator_).__name__ in ("Hessian", "GaussNewton", "EmpiricalFisher")
+        if self.correction == "leverage" and not fits:
+            raise ValueError(
+                f'correction="leverage" takes one row out of the curvature, which is not defined '
+                f'for curvature={self.curvature!r}; use "gauss_newton", or correction="none"'
+            )
+        if self.correction != "auto":
+            return self.correction, "asked for"
+        if not fits:
+            return "none", f"a single row cannot be taken out of {type(self.operator_).__name__}"
+        if not direct:
+            return "none", f"{self.inverse_.method} would solve once for every training output"
+        flops = bulk_flops(self.inverse_, self._raw.cotangents.numel())
+        if flops > _CORRECTION_BUDGET:
+            return "none", f"it would take about {flops:.0e} operations"
+        return "leverage", f"cheap with a direct solve ({self.inverse_.method})"
+
+    def _leave_one_out(self) -> LeaveOneOut:
+        if self._steps is None:
+            self._steps = leave_one_out_steps(
+                self.objective_,
+                self.inverse_,
+                self._raw.cotangents,
+                correct=self.correction_ == "leverage",
+                empirical=type(self.operator_).__name__ == "EmpiricalFisher",
+            )
+        return self._steps
+
+    def _raw_self_influence(self) -> Tensor:
+        every = torch.arange(len(self.objective_.data))
+        parts = torch.split(every, rows_at_once(self.objective_.space.size))
+        return torch.cat([self.inverse_.quadratic_form(self._raw.rows(part).T) for part in parts])
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "inverse_"):
+            raise NotFittedError("InfluenceFunctions is not fitted yet: call fit() first")

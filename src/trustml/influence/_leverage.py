@@ -1,0 +1,146 @@
+r"""One Newton step without row i, for all rows at once.
+
+Without row i the curvature is H − Λ, with Λ = J_i' Λ_i J_i / n. By Woodbury the step is again
+H⁻¹ times a gradient of row i, along another direction in output space:
+
+.. math:: θ_{-i} - θ = \tfrac1n H^{-1} J_i' \hat u_i, \qquad
+          \hat u_i = (I - \tfrac1n Λ_i N_i)^{-1} u_i, \qquad N_i = J_i H^{-1} J_i',
+
+with u_i the gradient and Λ_i the Hessian of the loss with respect to the outputs. For least
+squares this is the exact refit, 1 / (1 − leverage).
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trustml.core.batches import Batch, map_batches
+from trustml.ihvp import Factorization, Objective
+from trustml.influence._train_rows import rows_at_once
+from trustml.warnings import ConvergenceWarning
+
+_LEAST_REST = 1e-9  # 1 - leverage below this: the row alone holds a direction in place
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """What leaving out each row does to the row itself.
+
+    Attributes
+    ----------
+    cotangents : Tensor of shape (n, ...)
+        û_i, in the shape of the outputs; u_i where no correction was asked for.
+    shifts : Tensor of shape (n, ...)
+        Change of the row's own outputs if it is left out.
+    raw_self : Tensor of shape (n,)
+        g_i' H⁻¹ g_i.
+    self_effects : Tensor of shape (n,)
+        Predicted change of the row's own loss if it is left out.
+    """
+
+    cotangents: Tensor
+    shifts: Tensor
+    raw_self: Tensor
+    self_effects: Tensor
+
+
+def bulk_flops(inverse: Factorization, n_columns: int) -> float:
+    """Return about how many operations A⁻¹ on so many columns takes."""
+    p = float(inverse.operator.size)
+    held = p if inverse.method == "cholesky" else float(n_columns)
+    return 6 * held * p * n_columns
+
+
+def leave_one_out_steps(
+    objective: Objective,
+    inverse: Factorization,
+    cotangents: Tensor,
+    correct: bool,
+    empirical: bool = False,
+) -> LeaveOneOut:
+    """Return û_i and what follows from it, in one pass over the rows.
+
+    Parameters
+    ----------
+    objective : Objective
+        Its data are the rows.
+    inverse : Factorization
+        Of the damped curvature.
+    cotangents : Tensor of shape (n, ...)
+        u_i.
+    correct : bool
+        False keeps û_i = u_i.
+    empirical : bool
+        The curvature is the empirical Fisher: Λ_i = u_i u_i'.
+
+    Returns
+    -------
+    LeaveOneOut
+    """
+    p, c = objective.space.size, cotangents[:1].numel()
+    excessive: list[int] = []
+
+    def part(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        u = cotangents[batch.indices.to(cotangents.device)]
+        outputs, jacobian = objective.gradients.rows(
+            batch.inputs,
+            lambda out: torch.eye(c, dtype=out.dtype, device=out.device).expand(len(out), c, c),
+        )
+        columns = jacobian.reshape(-1, p).T
+        solved = inverse.apply(columns).T.reshape(-1, c, p)
+        spread = (jacobian @ solved.transpose(1, 2)).double()  # N_i
+        flat = u.reshape(len(u), c, 1).double()
+        new = flat
+        if correct:
+            factor = flat if empirical else _loss_factor(objective, outputs, batch)
+            new, bad = _corrected(flat, factor, spread, objective.n)
+            excessive.extend(batch.indices[bad.cpu()].tolist())
+        return new, spread @ flat, spread @ new
+
+    new, raw, moved = (
+        torch.cat(parts)
+        for parts in zip(*map_batches(part, objective.data, rows_at_once(2 * c * p)), strict=True)
+    )
+    if excessive:
+        _warn_of_excess(excessive)
+    u = cotangents.reshape(len(cotangents), c, 1).double()
+    return LeaveOneOut(
+        cotangents=new.reshape(cotangents.shape).to(cotangents.dtype),
+        shifts=(moved / objective.n).reshape(cotangents.shape).to(cotangents.dtype),
+        raw_self=(u * raw).sum((1, 2)).to(cotangents.dtype),
+        self_effects=((u * moved).sum((1, 2)) / objective.n).to(cotangents.dtype),
+    )
+
+
+def _loss_factor(objective: Objective, outputs: Tensor, batch: Batch) -> Tensor:
+    if batch.targets is None:
+        raise ValueError("the training data have no targets; wrap(..., train=(X, y))")
+    return objective.loss.hessian_factor(outputs, batch.targets).double()
+
+
+def _corrected(u: Tensor, factor: Tensor, spread: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Return û (b, c, 1) in the symmetric form, and which rows have all the leverage."""
+    inner = factor.transpose(1, 2) @ spread @ factor / n
+    rest = (
+        torch.eye(inner.shape[1], dtype=inner.dtype, device=inner.device)
+        - (inner + inner.transpose(1, 2)) / 2
+    )
+    values, vectors = torch.linalg.eigh(rest)
+    bad = values.amin(1) <= _LEAST_REST
+    inverse = torch.where(values <= _LEAST_REST, 0.0, 1 / values)
+    right = vectors.transpose(1, 2) @ (factor.transpose(1, 2) @ (spread @ u))
+    return u + factor @ (vectors @ (inverse[:, :, None] * right)) / n, bad
+
+
+def _warn_of_excess(rows: list[int]) -> None:
+    warnings.warn(
+        f"{len(rows)} training rows have leverage one (the first: {rows[:5]}): without such a row "
+        "the objective has no unique minimum, so its leave-one-out effect is not corrected along "
+        "the direction that it alone determines; add weight decay or damping",
+        ConvergenceWarning,
+        stacklevel=5,
+    )

@@ -1,0 +1,101 @@
+"""Unlearning: the parameters without some rows, from one Newton step, with a certificate."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trustml.ihvp import Damping, Factorization, Objective, Solution, curvature, solve
+from trustml.influence._train_rows import TrainRows
+from trustml.warnings import ConvergenceWarning
+
+_DOUBTFUL = 0.5  # of the removed rows' pull on the parameters is still there after the step
+
+
+@dataclass(frozen=True, eq=False)
+class Removal:
+    """Certificate of a Newton removal.
+
+    Attributes
+    ----------
+    indices : Tensor of shape (m,)
+        The rows that left.
+    gradient_norm_before, gradient_norm_after : float
+        ‖∇J₋ₛ‖, of the objective without the rows, before and after the step. After a perfect
+        removal it is what ‖∇J‖ was for the full model.
+    gradient_norm_full : float
+        ‖∇J‖ of the full objective at the model's parameters.
+    step_norm : float
+        ‖θ₋ₛ − θ‖.
+    solution : Solution
+        Of the linear system behind the step.
+    """
+
+    indices: Tensor
+    gradient_norm_before: float
+    gradient_norm_after: float
+    gradient_norm_full: float
+    step_norm: float
+    solution: Solution
+
+
+def newton_step(
+    objective: Objective,
+    curvature_name: str,
+    damping: Damping,
+    inverse: Factorization,
+    rows: TrainRows,
+    indices: Tensor,
+) -> tuple[Tensor, Removal]:
+    """Return θ₋ₛ − θ (p,) for the rows S, and its certificate.
+
+    Parameters
+    ----------
+    objective : Objective
+        Of all rows.
+    curvature_name : str
+        Which curvature of the remaining rows.
+    damping : Damping
+        The same λ as for all rows.
+    inverse : Factorization
+        Its method is taken again.
+    rows : TrainRows
+        The rows' loss gradients.
+    indices : Tensor of shape (m,)
+        S.
+
+    Returns
+    -------
+    step : Tensor of shape (p,)
+    removal : Removal
+    """
+    rest = objective.without(indices)
+    pull = rows.total(indices) / objective.n
+    operator = curvature(curvature_name, rest) + damping
+    solution = solve(operator, pull, method=inverse.method)
+    step = solution.x
+    moved = rest.at(objective.space.vector() + step)
+    full = objective.gradient()
+    before, after = float(rest.gradient().norm()), float(moved.gradient().norm())
+    # A model that is not at a minimum keeps the gradient it had; only the rest counts as error.
+    error = float((moved.gradient() - full).norm())
+    if error > _DOUBTFUL * float(pull.norm()) and float(pull.norm()) > 0:
+        warnings.warn(
+            f"the Newton step does not remove {len(indices)} rows: the gradient of the remaining "
+            f"objective is {after:.2g} after the step, {before:.2g} before; remove fewer rows at a "
+            "time, raise the damping, or retrain",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+    removal = Removal(
+        indices=indices,
+        gradient_norm_before=before,
+        gradient_norm_after=after,
+        gradient_norm_full=float(full.norm()),
+        step_norm=float(torch.linalg.vector_norm(step)),
+        solution=solution,
+    )
+    return step, removal
