@@ -126,3 +126,8 @@ def test_ks_and_binomial_are_scipys() -> None:
 def test_bad_input(call: object, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         call()
+
+
+def test_ks_of_the_smallest_gap_is_one_without_a_warning() -> None:
+    # scipy warns that its exact law fails at a gap of 1/n between samples of equal size.
+    assert ks_test(np.zeros(30), np.r_[1.0, np.zeros(29)]).p_value == 1.0
