@@ -1,0 +1,39 @@
+"""Conformal prediction: sets and intervals with coverage that is promised, not hoped for."""
+
+from __future__ import annotations
+
+from trustml.conformal import metrics
+from trustml.conformal._aps import Aps
+from trustml.conformal._cv_plus import CvPlusRegressor
+from trustml.conformal._jackknife_plus import JackknifePlusRegressor
+from trustml.conformal._lac import Lac
+from trustml.conformal._margin import Margin
+from trustml.conformal._raps import Raps
+from trustml.conformal._residual_score import Absolute, Normalized, ResidualScore
+from trustml.conformal._saps import Saps
+from trustml.conformal._score import Score
+from trustml.conformal._split_classifier import SplitClassifier
+from trustml.conformal._split_regressor import SplitRegressor
+from trustml.conformal._topk import TopK
+from trustml.evidence import benjamini_hochberg, pvalues, quantile
+
+__all__ = [
+    "Absolute",
+    "Aps",
+    "CvPlusRegressor",
+    "JackknifePlusRegressor",
+    "Lac",
+    "Margin",
+    "Normalized",
+    "Raps",
+    "ResidualScore",
+    "Saps",
+    "Score",
+    "SplitClassifier",
+    "SplitRegressor",
+    "TopK",
+    "benjamini_hochberg",
+    "metrics",
+    "pvalues",
+    "quantile",
+]

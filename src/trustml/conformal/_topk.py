@@ -1,0 +1,26 @@
+"""Sets of the k most probable classes."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from trustml.conformal._ranking import ranking
+from trustml.conformal._score import Score
+
+
+class TopK(Score):
+    """The k most probable classes, k found by calibration: the rank, broken at random.
+
+    The random part makes the coverage exact; a row's set has k or k - 1 classes.
+
+    References
+    ----------
+    Angelopoulos, Bates, Malik and Jordan (2021), Uncertainty sets for image classifiers using
+    conformal prediction, arXiv:2009.14193, section 4.
+    """
+
+    name = "topk"
+
+    def __call__(self, probabilities: Tensor, uniforms: Tensor) -> Tensor:
+        """Return rank - 1 + u, shape (n, c)."""
+        return ranking(probabilities).rank - 1 + uniforms[:, None]
