@@ -39,6 +39,7 @@ def test_one_sided_bounds_have_one_open_end() -> None:
     assert clopper_pearson(3, 10, side="upper").low == 0.0
     two = clopper_pearson(3, 10, level=0.9)
     assert clopper_pearson(3, 10, 0.95, "lower").low == pytest.approx(two.low)
+    assert tuple(two) == (two.low, two.high)
     assert str(Interval(0.5, 0.25, 0.75, 0.95, "x")) == "0.5 [0.25, 0.75] (95%)"
 
 

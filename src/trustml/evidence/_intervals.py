@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,10 @@ class Interval:
     def contains(self, value: float) -> bool:
         """Return whether ``value`` lies in the closed interval."""
         return self.low <= value <= self.high
+
+    def __iter__(self) -> Iterator[float]:
+        """Unpack as ``low, high = interval``."""
+        return iter((self.low, self.high))
 
     def __str__(self) -> str:
         return f"{self.estimate:.4g} [{self.low:.4g}, {self.high:.4g}] ({self.level:.0%})"
