@@ -7,6 +7,7 @@ from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from trustml.core._backends import Backend, Hooks, Loop, Terms, Vmap
 from trustml.core.batches import Inputs, apply, batch_length, is_out_of_memory
@@ -17,6 +18,7 @@ from trustml.warnings import BackendWarning, DeterminismWarning
 _ROWS = 3
 _TOLERANCE = 1e-5
 _ROUNDING = 1e-2  # a disagreement above this is no matter of rounding, except in half precision
+_MIXED = "depends on the other rows of its batch, and no gradient belongs to one example"
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -62,6 +64,12 @@ def choose_backend(
 
 def _check_rows_apart(loop: Loop, probe: Inputs) -> None:
     """Refuse a module that mixes the rows of a batch; warn of one that is not deterministic."""
+    for name, part in loop.module.named_modules():
+        if isinstance(part, _BatchNorm) and part.running_mean is None:
+            raise ValueError(
+                f"{name or 'the module'} normalises by the batch even in eval mode, so the output "
+                f"for a row {_MIXED}; build it with track_running_stats=True"
+            )
     tensors = loop.tensors(graph=False)
     with torch.no_grad():
         together, again = loop.call(tensors, probe), loop.call(tensors, probe)
@@ -85,8 +93,7 @@ def _check_rows_apart(loop: Loop, probe: Inputs) -> None:
         )
     elif _distance(together, torch.cat(alone)) > tolerance:
         raise ValueError(
-            "the module's output for a row depends on the other rows of its batch, so there are no "
-            "gradients of single examples; is there a BatchNorm with track_running_stats=False?"
+            f"the module's output for a row {_MIXED}; is there a mean or a norm over axis 0?"
         )
 
 

@@ -243,17 +243,18 @@ def _split(batch: Any) -> tuple[Any, Any]:
 def _check_loader(loader: DataLoader[Any]) -> None:
     if isinstance(loader.dataset, IterableDataset):
         return
-    if loader.drop_last:
+    batches = loader.batch_sampler
+    if batches is None:
         raise ValueError(
-            "the DataLoader drops the last rows; build it with drop_last=False, or pass its Dataset"
+            "the DataLoader has batch_size=None, so its rows cannot be told apart; give it one"
         )
-    if loader.batch_sampler is None:
-        raise ValueError(
-            "the DataLoader has batch_size=None: its rows cannot be told apart; give it a batch_size"
-        )
-    plain = type(loader.batch_sampler) is BatchSampler
-    if not isinstance(loader.sampler, SequentialSampler) or not plain:
+    if type(batches) is not BatchSampler or not isinstance(batches.sampler, SequentialSampler):
+        sampler = getattr(batches, "sampler", batches)
         raise ValueError(
             f"the DataLoader does not go through its rows in order (its sampler is "
-            f"{type(loader.sampler).__name__}); build it with shuffle=False, or pass its Dataset"
+            f"{type(sampler).__name__}); build it with shuffle=False, or pass its Dataset"
+        )
+    if batches.drop_last:
+        raise ValueError(
+            "the DataLoader drops the last rows; build it with drop_last=False, or pass its Dataset"
         )

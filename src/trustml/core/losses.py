@@ -111,8 +111,9 @@ def _unreduced(loss: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
     own.reduction = "none"
 
     def per_example(outputs: Tensor, targets: Tensor) -> Tensor:
-        fits = targets.numel() == outputs.numel() and targets.shape[0] == outputs.shape[0]
-        losses: Tensor = own(outputs, targets.reshape(outputs.shape) if fits else targets)
+        if targets.numel() == outputs.numel() and len(targets) == len(outputs):
+            targets = targets.reshape(outputs.shape).to(outputs)
+        losses: Tensor = own(outputs, targets)
         return losses.reshape(len(outputs), -1).sum(1)
 
     return per_example
