@@ -25,7 +25,7 @@ _CORRECTIONS = ("auto", "leverage", "none")
 _CORRECTION_BUDGET = 3e11
 
 
-class InfluenceFunctions(BaseEstimator):  # type: ignore[misc]
+class InfluenceFunctions(BaseEstimator):
     r"""Effects of training rows through one factorised curvature of the training objective.
 
     With J the objective, g_i the loss gradient of row i and H the curvature of J (regulariser
@@ -257,7 +257,8 @@ class InfluenceFunctions(BaseEstimator):  # type: ignore[misc]
 
         The step uses the remaining rows' curvature at the present parameters, and is exact for
         ridge. ``removal_`` holds the certificate: the gradient norm of the remaining objective
-        before and after. A step that does not lower it warns.
+        before and after, and the part of the rows' pull that is still there; above one half, a
+        warning says why.
 
         Parameters
         ----------

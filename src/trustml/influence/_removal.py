@@ -28,6 +28,9 @@ class Removal:
         removal it is what ‖∇J‖ was for the full model.
     gradient_norm_full : float
         ‖∇J‖ of the full objective at the model's parameters.
+    remaining : float
+        Part of the rows' pull on the parameters that is still there: 0 after a perfect removal,
+        about 1 if nothing was removed.
     step_norm : float
         ‖θ₋ₛ − θ‖.
     solution : Solution
@@ -38,6 +41,7 @@ class Removal:
     gradient_norm_before: float
     gradient_norm_after: float
     gradient_norm_full: float
+    remaining: float
     step_norm: float
     solution: Solution
 
@@ -77,24 +81,30 @@ def newton_step(
     operator = curvature(curvature_name, rest) + damping
     solution = solve(operator, pull, method=inverse.method)
     step = solution.x
-    moved = rest.at(objective.space.vector() + step)
-    full = objective.gradient()
-    before, after = float(rest.gradient().norm()), float(moved.gradient().norm())
+    full, before = objective.gradient(), rest.gradient()
+    after = rest.at(objective.space.vector() + step).gradient()
     # A model that is not at a minimum keeps the gradient it had; only the rest counts as error.
-    error = float((moved.gradient() - full).norm())
-    if error > _DOUBTFUL * float(pull.norm()) and float(pull.norm()) > 0:
+    size = float(pull.norm())
+    remaining = float((after - full).norm()) / size if size > 0 else 0.0
+    if remaining > _DOUBTFUL:
+        held = damping.value * float(step.norm()) / size
+        cure = (
+            f"the damping {damping.value:.2g} holds the parameters back: lower it, or retrain"
+            if held > remaining / 2
+            else "one step is too short a way: remove fewer rows, or retrain"
+        )
         warnings.warn(
-            f"the Newton step does not remove {len(indices)} rows: the gradient of the remaining "
-            f"objective is {after:.2g} after the step, {before:.2g} before; remove fewer rows at a "
-            "time, raise the damping, or retrain",
+            f"the Newton step leaves {remaining:.0%} of the pull of the {len(indices)} removed "
+            f"rows in the gradient; {cure}",
             ConvergenceWarning,
             stacklevel=4,
         )
     removal = Removal(
         indices=indices,
-        gradient_norm_before=before,
-        gradient_norm_after=after,
+        gradient_norm_before=float(before.norm()),
+        gradient_norm_after=float(after.norm()),
         gradient_norm_full=float(full.norm()),
+        remaining=remaining,
         step_norm=float(torch.linalg.vector_norm(step)),
         solution=solution,
     )

@@ -184,13 +184,13 @@ def as_rows(indices: Any, n: int, name: str = "indices") -> Tensor:
         if array.shape != (n,):
             raise ValueError(f"{name} is a mask of shape {array.shape}, expected ({n},)")
         array = np.flatnonzero(array)
+    if array.size == 0:
+        raise ValueError(f"{name} is empty; give at least one training row")
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise TypeError(
             f"{name} must be row numbers of shape (m,) or a mask, got {array.dtype} of shape "
             f"{array.shape}"
         )
-    if len(array) == 0:
-        raise ValueError(f"{name} is empty; give at least one training row")
     if array.min() < 0 or array.max() >= n:
         raise ValueError(
             f"{name} must lie in 0..{n - 1} (the training rows), got {array.min()}..{array.max()}"

@@ -1,0 +1,118 @@
+"""Label errors, and the linear datamodeling score."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_diabetes, load_digits
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from trustml.influence import (
+    InfluenceFunctions,
+    find_mislabeled,
+    leave_one_out,
+    linear_datamodeling_score,
+)
+from trustml.model import wrap
+
+
+def flipped(n=250, n_wrong=25):
+    X, y = load_digits(return_X_y=True)
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(y))[:n]
+    X, y = X[order] / 16, y[order].copy()
+    wrong = rng.choice(n, n_wrong, replace=False)
+    y[wrong] = (y[wrong] + rng.integers(1, 10, n_wrong)) % 10
+    return X, y, wrong
+
+
+@pytest.mark.parametrize("method", ["leave_one_out", "self_influence"])
+def test_flipped_labels_come_first(method):
+    X, y, wrong = flipped()
+    model = wrap(LogisticRegression(C=1.0, max_iter=3000).fit(X, y), train=(X, y))
+    ranking = find_mislabeled(model, method=method)
+    found = np.isin(ranking.top(25), wrong).mean()
+    assert found >= 0.7  # chance finds 0.1
+    assert sorted(ranking.order.tolist()) == list(range(250))
+    assert (np.diff(ranking.scores[ranking.order]) <= 0).all()
+    # What the model says without the row is the label before the flip, mostly.
+    true = load_digits().target[np.random.default_rng(0).permutation(1797)[:250]]
+    assert (ranking.suggested[wrong] == true[wrong]).mean() > 0.7
+    np.testing.assert_array_equal(ranking.given, y)
+    assert ranking.to_frame()["train_row"].iloc[0] == ranking.order[0]
+
+
+def test_a_fitted_influence_is_reused():
+    X, y, _ = flipped(120, 10)
+    model = wrap(LogisticRegression(max_iter=3000).fit(X, y), train=(X, y))
+    influence = InfluenceFunctions(model).fit()
+    one, other = find_mislabeled(influence), find_mislabeled(model)
+    np.testing.assert_allclose(one.scores, other.scores)
+
+
+def test_leave_one_out_losses_of_ridge_are_exact():
+    X, y = load_diabetes(return_X_y=True)
+    X, y = X[:60], y[:60]
+    model = wrap(Ridge(alpha=0.2).fit(X, y), train=(X, y))
+    ranking = find_mislabeled(model)
+    truth = [model.retrain(np.delete(np.arange(60), i)).loss(X[i : i + 1], y[i : i + 1])[0]
+             for i in range(60)]  # fmt: skip
+    np.testing.assert_allclose(ranking.scores, truth, rtol=1e-8)
+
+
+def test_bad_input():
+    X, y, _ = flipped(60, 5)
+    model = wrap(LogisticRegression(max_iter=3000).fit(X, y), train=(X, y))
+    with pytest.raises(ValueError, match="method must be one of"):
+        find_mislabeled(model, method="margin")
+    with pytest.raises(ValueError, match="training data"):
+        find_mislabeled(LogisticRegression().fit(X, y))
+    with pytest.raises(ValueError, match="positive integer"):
+        find_mislabeled(model).top(-1)
+
+
+def lds_problem():
+    X, y = load_diabetes(return_X_y=True)
+    model = wrap(Ridge(alpha=0.2).fit(X[:80], y[:80]), train=(X[:80], y[:80]))
+    return model, X[80:110], y[80:110]
+
+
+def test_scores_rank_the_losses_of_retrained_models():
+    model, Xq, yq = lds_problem()
+    scores = InfluenceFunctions(model).fit().scores(Xq, yq)
+    result = linear_datamodeling_score(
+        scores, model, Xq, yq, subsets=15, fraction=0.8, random_state=0
+    )
+    assert result.score > 0.7
+    assert result.interval.low > 0.5
+    assert result.interval.contains(result.score)
+    assert result.per_query.shape == (30,)
+    backwards = linear_datamodeling_score(
+        -scores.values, model, Xq, yq, subsets=15, fraction=0.8, random_state=0
+    )
+    assert backwards.score == pytest.approx(-result.score)
+
+
+def test_leave_one_out_subsets_correlate_with_the_ground_truth():
+    model, Xq, yq = lds_problem()
+    truth = np.zeros((30, 80))
+    rows = np.arange(6)
+    truth[:, :6] = leave_one_out(model, rows, Xq, yq)
+    keep = np.ones((6, 80), bool)
+    keep[rows, rows] = False
+    result = linear_datamodeling_score(truth, model, Xq, yq, subsets=keep, random_state=0)
+    np.testing.assert_allclose(result.per_query, 1.0)
+
+
+def test_bad_subsets():
+    model, Xq, yq = lds_problem()
+    scores = np.zeros((30, 80))
+    for kwargs, message in (
+        ({"fraction": 1.5}, "fraction"),
+        ({"subsets": 1}, "at least two"),
+        ({"subsets": np.ones((3, 79), bool)}, "boolean array"),
+        ({"subsets": np.ones((3, 80))}, "boolean array"),
+        ({"seeds": 0}, "positive integer"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            linear_datamodeling_score(scores, model, Xq, yq, **kwargs)
+    with pytest.raises(ValueError, match="scores must have shape"):
+        linear_datamodeling_score(scores[:3], model, Xq, yq)
