@@ -1,0 +1,27 @@
+"""Figures from result objects and from plain arrays; the only importer of matplotlib.
+
+`plot` draws any result that trustml returns; the named functions take arrays. Each returns the
+``Axes`` it drew on. Without ``ax`` it makes a figure of its own, outside pyplot's global state:
+``ax.figure.savefig("out.png")`` saves it. Needs the extra ``trustml[report]``.
+"""
+
+from __future__ import annotations
+
+from trustml.plotting._attributions import attribution_bars, attribution_images, image_grid
+from trustml.plotting._calibration import reliability_diagram
+from trustml.plotting._intervals import coverage_by_group, group_metrics
+from trustml.plotting._robustness import robustness_curve
+from trustml.plotting._scores import score_histogram
+from trustml.plotting._svg import svg
+
+__all__ = [
+    "attribution_bars",
+    "attribution_images",
+    "coverage_by_group",
+    "group_metrics",
+    "image_grid",
+    "reliability_diagram",
+    "robustness_curve",
+    "score_histogram",
+    "svg",
+]
