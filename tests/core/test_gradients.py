@@ -288,6 +288,93 @@ def test_parameter_that_the_output_does_not_use_has_zero_rows():
         assert rows[:, space.slices["used.weight"]].abs().sum() > 0
 
 
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell, self.out = nn.LSTM(4, 3, batch_first=True), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.out(self.cell(x)[0][:, -1])
+
+
+class Prompted(nn.Module):
+    """A layer with a parameter of its own around a layer with a rule, as in vision transformers."""
+
+    def __init__(self):
+        super().__init__()
+        self.token, self.inner = nn.Parameter(torch.randn(1, 1, 4)), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return torch.cat([self.token.expand(len(x), -1, -1), self.inner(x)], 1)
+
+
+class Conv1D(nn.Module):
+    """A linear layer that keeps its weight as (in, out), as in GPT-2."""
+
+    def __init__(self):
+        super().__init__()
+        self.nf = 3
+        self.weight, self.bias = nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.zeros(3))
+
+    def forward(self, x):
+        return torch.addmm(self.bias, x.reshape(-1, 4), self.weight).reshape(*x.shape[:-1], 3)
+
+
+LAYERS_WITHOUT_A_RULE = {
+    "prompted": lambda: nn.Sequential(Prompted(), nn.Flatten(), nn.Linear(24, 2)),
+    "transposed linear": lambda: nn.Sequential(Conv1D(), nn.Flatten(), nn.Linear(15, 2)),
+    "transposed convolution": lambda: nn.Sequential(nn.ConvTranspose1d(5, 3, 2), nn.Flatten()),
+    "prelu": lambda: nn.Sequential(nn.PReLU(), nn.PReLU(5, init=0.1), nn.Flatten()),
+    "instance norm": lambda: nn.Sequential(nn.InstanceNorm1d(5, affine=True), nn.Flatten()),
+    "pairwise": lambda: nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(20, 4), Conv1D())),
+}
+
+
+@pytest.mark.parametrize("name", list(LAYERS_WITHOUT_A_RULE))
+def test_hooks_vectorise_layers_without_a_rule(name):
+    torch.manual_seed(0)
+    module = LAYERS_WITHOUT_A_RULE[name]().double()
+    x = torch.randn(6, 5, 4, dtype=torch.float64)
+    space = ParameterSpace(module)
+    gradients = PerExampleGradients(module, space)
+    _, rows = gradients.rows(x, towards)
+    assert gradients.backend == "hooks"
+    _, reference = PerExampleGradients(module, space, "loop").rows(x, towards)
+    assert close(rows, reference)
+    vectors = torch.randn(space.size, 2, dtype=torch.float64)
+    assert close(gradients.dot(x, towards, vectors)[1], reference @ vectors)
+
+
+@pytest.mark.filterwarnings("ignore::trustml.warnings.BackendWarning")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_recurrent_module(dtype):
+    module, x = Recurrent().to(dtype), torch.randn(6, 5, 4, dtype=dtype)
+    _, rows = PerExampleGradients(module, ParameterSpace(module)).rows(x, towards)
+    _, reference = PerExampleGradients(module, ParameterSpace(module), "loop").rows(x, towards)
+    assert close(rows, reference)
+
+
+def test_exported_module():
+    x, batch = torch.randn(6, 4), torch.export.Dim("n", min=1)
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    module = torch.export.export(net, (x,), dynamic_shapes=({0: batch},)).module()
+    _, rows = PerExampleGradients(module, ParameterSpace(module)).rows(x, towards)
+    _, reference = PerExampleGradients(net, ParameterSpace(net), "loop").rows(x, towards)
+    assert close(rows, reference)
+
+
+@pytest.mark.parametrize("norm", ["weight_norm", "spectral_norm"])
+def test_parametrised_layer(norm):
+    torch.manual_seed(0)
+    layer = getattr(nn.utils.parametrizations, norm)(nn.Linear(4, 3))
+    module, x = nn.Sequential(layer, nn.Linear(3, 2)).eval(), torch.randn(6, 4)
+    gradients = PerExampleGradients(module, ParameterSpace(module))
+    _, rows = gradients.rows(x, towards)
+    assert gradients.backend == "vmap"
+    _, reference = PerExampleGradients(module, ParameterSpace(module), "loop").rows(x, towards)
+    assert close(rows, reference)
+
+
 class Functional(nn.Module):
     """Uses a covered layer's weight a second time behind the layer's back."""
 
@@ -328,7 +415,9 @@ def test_sequence_first_layers_are_not_mistaken(t):
     assert close(rows, reference)
 
 
-@pytest.mark.parametrize(("kind", "why"), [(Functional, "differs"), (Own, "no rule")])
+@pytest.mark.parametrize(
+    ("kind", "why"), [(Functional, "differs"), (Own, "belong to the whole module")]
+)
 def test_auto_leaves_hooks_where_they_do_not_explain(kind, why):
     torch.manual_seed(0)
     module, x = kind(), torch.randn(4, 3)
@@ -366,11 +455,10 @@ def test_attention():
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dtype=torch.float64)
     module = nn.Sequential(layer, nn.Flatten(), nn.Linear(24, 2, dtype=torch.float64))
     x = torch.randn(4, 3, 8, dtype=torch.float64)
-    gradients = PerExampleGradients(module, ParameterSpace(module))
-    _, rows = gradients.rows(x, towards)
-    assert gradients.backend == "vmap"
     _, reference = PerExampleGradients(module, ParameterSpace(module), "loop").rows(x, towards)
-    assert close(rows, reference)
+    for backend in ("hooks", "vmap"):
+        _, rows = PerExampleGradients(module, ParameterSpace(module), backend).rows(x, towards)
+        assert close(rows, reference)
     head = PerExampleGradients(module, ParameterSpace(module, "2"))
     _, rows = head.rows(x, towards)
     assert head.backend == "hooks"
@@ -439,6 +527,14 @@ def test_gradient_that_is_not_finite():
     module = Root(2, 1)
     with pytest.raises(ValueError, match="gradients of the module's outputs"):
         PerExampleGradients(module, ParameterSpace(module)).rows(torch.ones(3, 2), towards)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_modules_that_cannot_be_called_functionally():
+    plain, x = nn.Linear(2, 1), torch.ones(3, 2)
+    for module in (nn.DataParallel(plain), torch.jit.trace(plain, x)):
+        with pytest.raises(TypeError, match=r"pass the plain nn\.Module"):
+            PerExampleGradients(module, ParameterSpace(module))
 
 
 def test_bad_arguments():

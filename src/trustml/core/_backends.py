@@ -12,7 +12,16 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, vjp, vmap
 
-from trustml.core._layers import Call, explain, is_covered, single
+from trustml.core._layers import (
+    Call,
+    NotCovered,
+    explain,
+    first_tensor,
+    has_rule,
+    is_whole,
+    single,
+    without_vmap_notice,
+)
 from trustml.core._terms import Dense, Term, add, chunks
 from trustml.core.batches import Inputs, apply, batch_length, forward
 from trustml.core.parameters import ParameterSpace
@@ -81,35 +90,38 @@ class Hooks(Backend):
         self.uncovered: list[str] = []
         canonical = {id(p): name for name, p in module.named_parameters()}
         chosen = set(space.names)
-        for prefix, layer in module.named_modules():
+        inside = {
+            id(part) for layer in module.modules() if is_whole(layer) for part in layer.children()
+        }
+        for layer in module.modules():
             own = {
                 local: canonical[id(p)]
-                for local, p in layer.named_parameters(recurse=False)
-                if canonical[id(p)] in chosen
+                for local, p in layer.named_parameters(recurse=is_whole(layer))
+                if canonical[id(p)] in chosen and id(layer) not in inside
             }
-            if own and is_covered(layer):
+            if own and (layer is not module or has_rule(layer)):
                 self.layers.append((layer, own))
             elif own:
-                where = f"{prefix or 'the module itself'} ({type(layer).__name__})"
-                self.uncovered.append(where)
+                self.uncovered += own
 
     def measure(self, inputs: Inputs, cotangents: Cotangents, read: Read) -> tuple[Tensor, Tensor]:
         n = batch_length(inputs)
-        calls: list[tuple[nn.Module, dict[str, str], Tensor]] = []
+        calls: list[tuple[dict[str, str], Call]] = []
         edges: list[GradientEdge] = []
 
         def record(own: dict[str, str]) -> Any:
-            def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: Any, out: Tensor) -> Any:
-                x = args[0] if args else next(iter(kwargs.values()))
-                if not out.requires_grad:
+            def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: Any, out: Any) -> Any:
+                y = first_tensor(out)
+                if not y.requires_grad:
                     return None
-                stands_for_all = single(layer, x, n)
+                x = first_tensor((*args, *kwargs.values()))
+                stands_for_all = has_rule(layer) and single(layer, x, n)
                 if stands_for_all:  # seen by every row: give each its own copy in the graph
-                    x, out = x.expand(n, *x.shape[1:]), out.expand(n, *out.shape[1:])
-                calls.append((layer, own, x.detach()))
+                    x, y = x.expand(n, *x.shape[1:]), y.expand(n, *y.shape[1:])
+                calls.append((own, Call(layer, x.detach(), y.detach(), n, args, kwargs)))
                 # An edge still means this output after an activation has overwritten it.
-                edges.append(get_gradient_edge(out))
-                return out if stands_for_all else None
+                edges.append(get_gradient_edge(y))
+                return y if stands_for_all else None
 
             return hook
 
@@ -136,16 +148,15 @@ class Hooks(Backend):
 
     def _terms(self, calls: Any, gradients: Any, n: int) -> Terms:
         parts: dict[str, list[Term]] = defaultdict(list)
-        for (layer, own, x), gradient in zip(calls, gradients, strict=True):
+        space = self.space
+        for (own, call), gradient in zip(calls, gradients, strict=True):
             if gradient is None:
                 continue
-            if x.is_floating_point():
-                x = x.to(self.space.dtype)
-            call = Call(layer, x, gradient.to(self.space.dtype), n)
-            for local, term in explain(call).items():
-                if local in own:
-                    parts[own[local]].append(term)
-        space = self.space
+            terms = explain(call._replace(gradient=gradient), own, space.dtype)
+            for local, name in own.items():
+                if local not in terms:
+                    raise NotCovered(f"no rule for {local} of {type(call.layer).__name__}")
+                parts[name].append(terms[local])
         for name in space.names:
             if not parts[name]:
                 zeros = torch.zeros(n, space.shapes[name].numel(), dtype=space.dtype)
@@ -193,7 +204,8 @@ class Vmap(_Rowwise):
             result: Tensor = vmap(lambda w: self.space.flatten(pullback(w)[0]))(v)
             return result
 
-        rows: Tensor = vmap(one, randomness="different")(inputs, u)
+        with without_vmap_notice():
+            rows: Tensor = vmap(one, randomness="different")(inputs, u)
         return rows
 
 

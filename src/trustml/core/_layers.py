@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, vjp, vmap
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from trustml.core._terms import Dense, Outer, Scatter, Term
 
@@ -17,34 +21,94 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class Call(NamedTuple):
-    """One call of a layer: its input, and the gradient with respect to its output."""
+    """One call of a layer: its input, and the gradient with respect to its output.
+
+    ``args`` and ``kwargs`` are all that the layer was given, ``input`` the first of it.
+    """
 
     layer: Any
     input: Tensor
     gradient: Tensor
     n: int
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}  # noqa: RUF012  never changed
 
 
 class NotCovered(RuntimeError):
     """A call from which per-example gradients cannot be told."""
 
 
-def is_covered(layer: nn.Module) -> bool:
-    """Return whether the gradients of this layer's parameters follow from its calls."""
+def has_rule(layer: nn.Module) -> bool:
+    """Return whether the layer's gradients follow from its calls in closed form."""
     return any(isinstance(layer, kind) and fits(layer) for kind, fits, _ in _KINDS)
 
 
-def explain(call: Call) -> dict[str, Term]:
-    """Return the gradients of each of the layer's own parameters."""
+def is_whole(layer: nn.Module) -> bool:
+    """Return whether the layer uses its children's parameters without calling them."""
+    return isinstance(layer, nn.MultiheadAttention)
+
+
+def explain(call: Call, own: Collection[str], dtype: torch.dtype) -> dict[str, Term]:
+    """Return the gradients of the layer's own parameters, some more perhaps than asked for."""
+    if call.gradient.ndim < 1 or call.gradient.shape[0] % call.n:
+        raise NotCovered(
+            f"the output of {type(call.layer).__name__} has shape {tuple(call.gradient.shape)}, "
+            f"which does not begin with the {call.n} rows of the batch"
+        )
     for kind, fits, terms in _KINDS:
         if isinstance(call.layer, kind) and fits(call.layer):
-            if call.input.ndim < 1 or call.gradient.shape[0] % call.n:
-                raise NotCovered(
-                    f"a {type(call.layer).__name__} was called on {tuple(call.input.shape)}, "
-                    f"which does not begin with the {call.n} rows of the batch"
-                )
-            return terms(call)
-    raise NotCovered(f"{type(call.layer).__name__} is not covered")
+            x = call.input.to(dtype) if call.input.is_floating_point() else call.input
+            return terms(call._replace(input=x, gradient=call.gradient.to(dtype)))
+    return _by_vmap(call, own, dtype)
+
+
+def _by_vmap(call: Call, own: Collection[str], dtype: torch.dtype) -> dict[str, Term]:
+    """Gradients of any layer, by vectorising its own vector-Jacobian product over the rows."""
+    n, rows = call.n, call.gradient.shape[0]
+    parameters = {name: p.detach() for name, p in call.layer.named_parameters()}
+    chosen = {name: parameters.pop(name) for name in own}
+    leaves, form = tree_flatten((call.args, call.kwargs))
+    leaves = [x.detach() if isinstance(x, Tensor) else x for x in leaves]
+    batched = [isinstance(x, Tensor) and x.shape[:1] == torch.Size([rows]) for x in leaves]
+    inputs = [_by_row(x, n) for x, yes in zip(leaves, batched, strict=True) if yes]
+
+    def one(d: Tensor, *parts: Tensor) -> dict[str, Tensor]:
+        given = iter(parts)
+        filled = [next(given) if yes else x for x, yes in zip(leaves, batched, strict=True)]
+        args, kwargs = tree_unflatten(filled, form)
+
+        def output(selected: dict[str, Tensor]) -> Tensor:
+            return first_tensor(
+                functional_call(call.layer, {**parameters, **selected}, args, kwargs)
+            )
+
+        gradients: dict[str, Tensor] = vjp(output, chosen)[1](d)[0]
+        return gradients
+
+    with without_vmap_notice():
+        found = vmap(one)(_by_row(call.gradient, n), *inputs)
+    return {name: Dense(g.detach().reshape(n, -1).to(dtype)) for name, g in found.items()}
+
+
+@contextmanager
+def without_vmap_notice() -> Iterator[None]:
+    """Silence torch's notice that vmap loops over some kernel: still faster than our loop."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop because")
+        yield
+
+
+def _by_row(x: Tensor, n: int) -> Tensor:
+    return x.reshape(n, len(x) // n, *x.shape[1:])
+
+
+def first_tensor(out: Any) -> Tensor:
+    """Return a layer's output, or the first tensor of several."""
+    while isinstance(out, (tuple, list)) and out:
+        out = out[0]
+    if not isinstance(out, Tensor):
+        raise NotCovered(f"a layer takes or returns {type(out).__name__}, not a tensor")
+    return out
 
 
 def _linear(call: Call) -> dict[str, Term]:
@@ -85,6 +149,20 @@ def _windows(layer: _ConvNd, x: Tensor) -> Tensor:
     for j, span in enumerate(spans):
         x = x.unfold(2 + j, span + 1, layer.stride[j])[..., :: layer.dilation[j]]
     return x
+
+
+def _transposed_linear(call: Call) -> dict[str, Term]:
+    width, out = call.layer.weight.shape
+    left = call.input.reshape(call.n, 1, -1, width)
+    right = call.gradient.reshape(call.n, 1, -1, out)
+    return {"weight": Outer(left, right), "bias": Dense(right.sum((1, 2)))}
+
+
+def _prelu(call: Call) -> dict[str, Term]:
+    slopes = call.gradient * call.input.clamp_max(0)
+    if call.layer.num_parameters == 1:
+        return {"weight": Dense(slopes.reshape(call.n, -1).sum(1, keepdim=True))}
+    return {"weight": _scaled(call._replace(gradient=slopes), slopes, (1,))["bias"]}
 
 
 def _embedding(call: Call) -> dict[str, Term]:
@@ -143,6 +221,11 @@ def _always(_: Any) -> bool:
     return True
 
 
+def _is_transposed_linear(layer: nn.Module) -> bool:
+    """Return whether this is GPT-2's linear layer, which keeps its weight as (in, out)."""
+    return type(layer).__name__ == "Conv1D" and hasattr(layer, "nf")
+
+
 _KINDS: list[tuple[Any, Callable[[Any], bool], Callable[[Call], dict[str, Term]]]] = [
     (nn.Linear, _always, _linear),
     (_CONVOLUTIONS, _always, _convolution),
@@ -152,6 +235,8 @@ _KINDS: list[tuple[Any, Callable[[Any], bool], Callable[[Call], dict[str, Term]]
     (nn.RMSNorm, _always, _rms_norm),
     (nn.GroupNorm, _always, _group_norm),
     (_BatchNorm, lambda b: b.running_mean is not None, _batch_norm),
+    (nn.PReLU, _always, _prelu),
+    (nn.Module, _is_transposed_linear, _transposed_linear),
 ]
 
 

@@ -39,6 +39,11 @@ class PerExampleGradients:
     reason : str
         Why.
 
+    Raises
+    ------
+    TypeError
+        If the module is a TorchScript or DataParallel module.
+
     Examples
     --------
     >>> net = nn.Linear(3, 2)
@@ -55,6 +60,11 @@ class PerExampleGradients:
         backend: Literal["auto", "hooks", "vmap", "loop"] = "auto",
     ) -> None:
         check_choice(backend, "backend", ("auto", "hooks", "vmap", "loop"))
+        if isinstance(module, (torch.jit.ScriptModule, nn.DataParallel)):
+            raise TypeError(
+                f"a {type(module).__name__} cannot be run with other parameters than its own; pass "
+                "the plain nn.Module that it was made of, or an exported one (torch.export)"
+            )
         self.module, self.space = module, space
         self.backend: str = backend
         self.reason = "not tried on a batch yet"

@@ -40,7 +40,11 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
     flags = [(part, part.training) for part in module.modules()]
     fast_path = torch.backends.mha.get_fastpath_enabled()
     try:
-        module.eval()
+        for (
+            part,
+            _,
+        ) in flags:  # not module.eval(): what is exported refuses it, adapters merge in it
+            part.training = False
         torch.backends.mha.set_fastpath_enabled(False)
         with sdpa_kernel(SDPBackend.MATH):
             yield module
