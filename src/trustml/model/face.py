@@ -92,10 +92,6 @@ class Model:
         """Return itself: a clone of an estimator must not unfit the model that it asks."""
         return self
 
-    def __sklearn_is_fitted__(self) -> bool:
-        """Say that it is fitted, to scikit-learn."""
-        return True
-
     @property
     def estimator(self) -> Any:
         """What was wrapped."""
@@ -307,10 +303,10 @@ class Model:
         targets = self.targets(y)
         if len(targets) != len(seen):
             raise ValueError(f"X has {len(seen)} rows, but y has {len(targets)}")
-        raw = self.differentiable or seen.logits is None
-        return restore(
-            self.loss_fn(seen.outputs if raw else self.logits_of(seen.outputs), targets), X
-        )
+        outputs = seen.outputs
+        if not self.differentiable and seen.logits is not None:
+            outputs = seen.logits  # losses read logits, never probabilities
+        return restore(self.loss_fn(outputs, targets), X)
 
     @property
     def objective(self) -> Objective:
@@ -334,9 +330,8 @@ class Model:
     def retrain(self, indices: Any) -> Model:
         """Return the model trained anew on some training rows, the regulariser held.
 
-        Uses ``train_fn`` if it was given, otherwise a clone of the scikit-learn estimator: C and
-        alpha stay what they were beside the SUM of losses; "balanced" class weights and the
-        transformers of a pipeline stay as fitted.
+        Uses ``train_fn``, or else a clone of the scikit-learn estimator: C and alpha stay what they
+        were beside the SUM of losses, "balanced" weights and a pipeline's transformers as fitted.
 
         Parameters
         ----------

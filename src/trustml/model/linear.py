@@ -321,6 +321,8 @@ def convert(estimator: Any, labels: NDArray[Any] | None) -> Converted | None:
 
 
 def _weighted(loss: OutputLoss, weight: torch.Tensor) -> OutputLoss:
+    if isinstance(loss, Margin) and loss.shape == "squared_hinge" and len(weight) > 2:
+        return Margin("squared_hinge", positive_weight=weight)
     return (
         CrossEntropy(weight=weight)
         if isinstance(loss, CrossEntropy)

@@ -20,21 +20,29 @@ class Margin(OutputLoss):
     ----------
     shape : {"squared_hinge", "squared"}
         ``max(0, 1 - m)**2`` (linear SVM) or ``(1 - m)**2`` (ridge classifier).
+    positive_weight : Tensor of shape (c,) or None
+        Weight of output k's term where k is the example's class; its other terms have weight 1.
+        This is how liblinear reads class weights of three or more classes.
     """
 
-    def __init__(self, shape: Literal["squared_hinge", "squared"]) -> None:
-        self.shape = shape
+    def __init__(
+        self,
+        shape: Literal["squared_hinge", "squared"],
+        positive_weight: Tensor | None = None,
+    ) -> None:
+        self.shape, self.positive_weight = shape, positive_weight
         self.name = f"{shape} margin"
         self.unit = "squared margin"
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of each example, (n,)."""
-        return self._gap(outputs, targets)[0].square().sum(1)
+        gap, sign = self._gap(outputs, targets)
+        return (self._weight(sign) * gap.square()).sum(1)
 
     def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the derivative with respect to the outputs, in their shape."""
         gap, sign = self._gap(outputs, targets)
-        return (-2 * gap * sign).reshape(outputs.shape)
+        return (-2 * self._weight(sign) * gap * sign).reshape(outputs.shape)
 
     def hessian_product(self, outputs: Tensor, targets: Tensor, vectors: Tensor) -> Tensor:
         """Return the (diagonal) output Hessian times ``vectors``."""
@@ -67,9 +75,14 @@ class Margin(OutputLoss):
         return (gap.clamp_min(0) if self.shape == "squared_hinge" else gap), sign
 
     def _curvature(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        gap, _ = self._gap(outputs, targets)
+        gap, sign = self._gap(outputs, targets)
         active = gap > 0 if self.shape == "squared_hinge" else torch.ones_like(gap)
-        return 2 * active.to(gap.dtype)
+        return 2 * self._weight(sign) * active.to(gap.dtype)
+
+    def _weight(self, sign: Tensor) -> Tensor:
+        if self.positive_weight is None:
+            return torch.ones_like(sign)
+        return torch.where(sign > 0, self.positive_weight.to(sign), 1.0)
 
 
 class ClassWeighted(OutputLoss):
