@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from trustml.core._terms import Outer, Scatter
+from trustml.core.batches import apply
 from trustml.core.gradients import PerExampleGradients
 from trustml.core.losses import CrossEntropy, SquaredError
 from trustml.core.parameters import ParameterSpace
@@ -260,12 +261,30 @@ def test_module_that_overwrites_its_input(backend):
     assert torch.equal(x, kept)
 
 
-def test_works_under_no_grad():
-    module, inputs = make("linear", torch.float32)
-    gradients = PerExampleGradients(module, ParameterSpace(module))
-    with torch.no_grad():
-        _, rows = gradients.rows(inputs, towards)
-    assert rows.abs().sum() > 0
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("backend", ["hooks", "vmap", "loop"])
+def test_works_where_gradients_are_switched_off(mode, backend):
+    module, inputs = make("images", torch.float32)
+    gradients = PerExampleGradients(module, ParameterSpace(module), backend)
+    with mode():
+        _, rows = gradients.rows(inputs.clone(), towards)
+    assert torch.equal(rows, gradients.rows(inputs, towards)[1])
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ["images", "tokens", "tied", "keyword"])
+def test_backends_agree_on_the_device(name):
+    module, inputs = make(name, torch.float64)
+    module.cuda()
+    space = ParameterSpace(module)
+    inputs = apply(lambda x: x.cuda(), inputs)
+    _, reference = PerExampleGradients(module, space, "loop").rows(inputs, towards)
+    assert reference.device.type == space.device.type == "cuda"
+    for backend in ("hooks", "vmap"):
+        assert close(
+            PerExampleGradients(module, space, backend).rows(inputs, towards)[1], reference
+        )
 
 
 def test_subset_of_parameters():

@@ -138,7 +138,7 @@ class PerExampleGradients:
         return self._measure(inputs, cotangents, _squared_norm)[1]
 
     def _measure(self, inputs: Inputs, cotangents: Cotangents, read: Read) -> tuple[Tensor, Tensor]:
-        with evaluating(self.module):
+        with evaluating(self.module), torch.inference_mode(False):
             if self._chosen is None:
                 self._chosen, self.reason = choose_backend(
                     self.module, self.space, self.backend, inputs
