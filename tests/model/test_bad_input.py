@@ -136,7 +136,7 @@ def test_unknown_weight_decay_names_are_refused_by_the_objective():
 
 def test_loss_lengths():
     model = models()[0]
-    with pytest.raises(ValueError, match="30 rows, but y has 4"):
+    with pytest.raises(ValueError, match="X has 30 rows, y has 4"):
         model.loss(X, Y[:4])
 
 

@@ -68,9 +68,12 @@ def test_the_module_is_never_changed():
 def test_flags_come_back_after_an_error():
     module = network().train()
     model = wrap(module, task="classification")
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match=r"cannot take X of shape \(2, 9\)"):
         model.predict(torch.zeros(2, 9))
     assert all(flags(module))
+    model.predict(X)
+    with pytest.raises(ValueError, match=r"\(n, 6\), got \(2, 9\)"):
+        model.predict(torch.zeros(2, 9))
 
 
 def test_batch_norm_and_dropout_give_a_row_its_own_numbers():
@@ -319,6 +322,11 @@ def test_replace_leaves_the_original():
     assert other.class_names == ["x", "y", "z"]
     assert other.train is model.train
     assert other.objective.module is other.module
+    unlearned = model.replace(space, torch.zeros(space.size), without=[0, 5])
+    assert len(unlearned.train) == 38
+    assert torch.equal(unlearned.train.targets, torch.cat([Y[1:5], Y[6:]]))
+    assert unlearned.objective.n == 40
+    assert unlearned.objective.value() == pytest.approx(np.log(3) * 38 / 40, rel=1e-5)
 
 
 def test_moving_copies_the_module():

@@ -148,8 +148,6 @@ def _look(passes: Passes, data: Training) -> None:
         return
     held = passes.intake.data(few)
     inputs = held.rows(0, min(_PROBE_ROWS, len(held))).inputs
-    if isinstance(inputs, Tensor):
-        passes.intake.row_shape = inputs.shape[1:]
     passes.learn(inputs)
 
 

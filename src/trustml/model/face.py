@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from trustml.core.batches import Data, Inputs
 from trustml.core.losses import OutputLoss
 from trustml.core.parameters import ParameterSpace
-from trustml.core.validation import restore
+from trustml.core.validation import check_same_length, restore
 from trustml.model.converted import Converted, Task
 from trustml.model.labels import Labels
 from trustml.model.observation import Observation
@@ -293,16 +293,10 @@ class Model:
         Returns
         -------
         ndarray or Tensor of shape (n,)
-
-        Raises
-        ------
-        ValueError
-            If lengths differ.
         """
         seen = self.observe(X)
         targets = self.targets(y)
-        if len(targets) != len(seen):
-            raise ValueError(f"X has {len(seen)} rows, but y has {len(targets)}")
+        check_same_length(X=seen, y=targets)
         outputs = seen.outputs
         if not self.differentiable and seen.logits is not None:
             outputs = seen.logits  # losses read logits, never probabilities
@@ -324,6 +318,7 @@ class Model:
                 weight_decay=self.weight_decay,
                 head=self.head_name,
                 batch_size=self.batch_size,
+                n=self._training.n,  # type: ignore[union-attr]
             )
         return self._objective
 
@@ -354,12 +349,15 @@ class Model:
                 "estimator, to wrap"
             )
         training: Training = self._training  # type: ignore[assignment]
-        return self._refit(*training.subset(training.positions(indices)), len(training))
+        return self._refit(*training.subset(training.positions(indices)), training.n)
 
-    def replace(self, space: ParameterSpace, vector: Tensor) -> Model:
-        """Return a copy with these parameters (p,); task, labels and data stay."""
+    def replace(self, space: ParameterSpace, vector: Tensor, without: Any = None) -> Model:
+        """Return a copy with these parameters (p,); rows ``without`` leave J, its n and R stay."""
         self.require_gradients("replace")
         other = copy.copy(self)
+        if without is not None:
+            self.require_train("replace(without=)")
+            other._training, other._train = self._training.without(without), None  # type: ignore[union-attr]
         module = copy.deepcopy(self.module)
         space.load(module, vector)
         other._passes, other._objective = self._passes.with_module(module), None

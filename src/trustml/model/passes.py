@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from trustml.core.batches import Batch, Inputs, forward, map_batches
+from trustml.core.batches import Batch, Inputs, forward, is_out_of_memory, map_batches
 from trustml.core.features import Capture
 from trustml.core.modes import evaluating
 from trustml.core.validation import as_tensor
@@ -110,10 +110,25 @@ class Passes:
     def learn(self, inputs: Inputs) -> None:
         """Look at a first batch, once."""
         if self.module is not None and self.trace is None:
-            seen = trace(self.module, inputs)
+            seen = self._traced(inputs)
             if self.task is not None:
                 check_raw(seen, self.task)
             self.trace, self.n_outputs = seen, seen.n_outputs
+
+    def _traced(self, inputs: Inputs) -> Trace:
+        module: nn.Module = self.module  # type: ignore[assignment]
+        try:
+            seen = trace(module, inputs)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            shape = tuple(inputs.shape) if isinstance(inputs, Tensor) else "several inputs"
+            raise ValueError(
+                f"{type(module).__name__} cannot take X of shape {shape}: {error}"
+            ) from error
+        if isinstance(inputs, Tensor):
+            self.intake.row_shape = inputs.shape[1:]
+        return seen
 
     def outputs(self, inputs: Inputs) -> Tensor:
         """Return raw outputs, in eval mode; with their graph if there is a module."""

@@ -25,13 +25,16 @@ class Training:
         Inputs as given; a Dataset or DataLoader holds its targets too.
     y : object or None
         Targets as given.
-    labels : ndarray of shape (n, ...)
+    labels : ndarray of shape (rows, ...)
         Targets as an array.
+    n : int
+        The n of the mean loss; more than the rows if some were unlearned.
     """
 
     X: Any
     y: Any
     labels: np.ndarray[Any, Any]
+    n: int
 
     @classmethod
     def of(cls, train: Any) -> Training:
@@ -57,7 +60,7 @@ class Training:
             targets = as_data(train).targets
             if targets is None:
                 raise ValueError("train has inputs but no targets; its items must be (x, y)")
-            return cls(train, None, raw_labels(targets))
+            return cls(train, None, raw_labels(targets), len(targets))
         if not isinstance(train, (tuple, list)) or len(train) != 2:
             given = type(train).__name__
             size = f" of {len(train)}" if isinstance(train, (tuple, list)) else ""
@@ -67,11 +70,11 @@ class Training:
         X, y = train
         if isinstance(X, (Dataset, DataLoader)):
             as_data(X)  # refuses shuffling
-            return cls(X, y, raw_labels(y))
+            return cls(X, y, raw_labels(y), len(y))
         labels = raw_labels(y)
         if not isinstance(X, (dict, tuple)):
             check_same_length(X=X, y=labels)
-        return cls(X, y, labels)
+        return cls(X, y, labels, len(labels))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -142,6 +145,12 @@ class Training:
         if isinstance(self.X, tuple):
             return tuple(take_rows(part, positions) for part in self.X), self._y(positions)
         return take_rows(self.X, positions), self._y(positions)
+
+    def without(self, indices: Any) -> Training:
+        """Return the other rows; n stays, as the objective J - Σ ℓ_i/n has it."""
+        kept = np.setdiff1d(np.arange(len(self)), self.positions(indices))
+        X, y = self.subset(self.positions(kept))
+        return Training(X, y, self.labels[kept], self.n)
 
     def _y(self, positions: np.ndarray[Any, Any]) -> Any:
         return take_rows(self.y, positions)
