@@ -391,5 +391,5 @@ class Model:
             return self._labels
         if y is not None and (self._passes.kind == "features" or self._passes.n_outputs is None):
             return Labels.of(y)
-        self._labels = Labels(np.arange(max(self.n_outputs, 2)))
+        self._labels = Labels(np.arange(max(self.n_outputs, 2)), self._class_names)
         return self._labels
