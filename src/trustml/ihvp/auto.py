@@ -6,7 +6,7 @@ import os
 
 from torch import Tensor
 
-from trustml.ihvp.operators import LinearOperator
+from trustml.ihvp.operators import LinearOperator, leaves
 from trustml.ihvp.solution import Solution
 from trustml.ihvp.solvers import SOLVERS, Factorization
 from trustml.ihvp.solvers.dual import as_low_rank, why_not_dual
@@ -86,11 +86,8 @@ def factorize(
     >>> round(inverse.trace(), 6)
     1.5
     """
-    return _prepare(A, method, tol, max_iterations, columns=A.size if _sized(A) else 1)
-
-
-def _sized(A: LinearOperator) -> bool:
-    return isinstance(A, LinearOperator)
+    columns = A.size if isinstance(A, LinearOperator) else 1
+    return _prepare(A, method, tol, max_iterations, columns)
 
 
 def _prepare(
@@ -139,7 +136,7 @@ def choose_method(A: LinearOperator, columns: int) -> tuple[str, str]:
     memory = memory_budget()
     low_rank = as_low_rank(A)
     rows = low_rank[0].n_factors if low_rank is not None else None
-    product = _FLOPS * (rows if rows is not None else 1000) * p
+    product = _product_flops(A)
     costs: dict[str, float] = {}
     if 32 * p * p <= memory:
         assemble = rows * p * p if rows is not None else p * product
@@ -157,13 +154,23 @@ def choose_method(A: LinearOperator, columns: int) -> tuple[str, str]:
     return "cholesky", f"p = {p}: the dense matrix is cheap, and exact"
 
 
+def _product_flops(A: LinearOperator) -> float:
+    """Guess the operations of one product with one vector."""
+    total = 0.0
+    for leaf in leaves(A):
+        objective = getattr(leaf, "objective", None)
+        rows = leaf.size / 6 if objective is None else len(objective.data)
+        total += _FLOPS * rows * leaf.size
+    return total
+
+
 def memory_budget() -> float:
-    """Return a third of the machine's free memory in bytes."""
+    """Return a quarter of the machine's memory in bytes: the same choice on every run."""
     try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # not every system tells
-        free = 4 * 2**30
-    return max(free / 3, 2**28)
+        total = 8 * 2**30
+    return total / 4
 
 
 def _gigabytes(size: float) -> str:

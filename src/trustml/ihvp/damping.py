@@ -17,8 +17,10 @@ from trustml.ihvp.solution import Damping
 
 # ‖∇J‖ below this part of the per-example gradients' root mean square counts as a minimum.
 STATIONARY = 1e-2
-# Up to this size the whole spectrum is computed; above, Lanczos looks at its ends.
-_DENSE = 1200
+# Up to this size the whole spectrum is looked at at once; above, Lanczos looks at its ends.
+_SMALL = 500
+# Up to this size the whole spectrum is computed where leave-one-out must choose.
+_DENSE = 1500
 _FRACTIONS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
@@ -75,10 +77,15 @@ def choose_damping(
         if not (math.isfinite(damping) and damping >= 0):
             raise ValueError(f'damping must be a finite number >= 0 or "auto", got {damping}')
     norm, relative = _gradient_norms(objective)
+    if not math.isfinite(norm):
+        raise ValueError(
+            "the objective's gradient is not finite; check the model's outputs and loss on its "
+            "training data"
+        )
     stationary = relative <= STATIONARY
-    spectrum = _look(operator)
+    spectrum = _look(operator, _SMALL)
     if damping == "auto":
-        value, reason = _choose(operator, objective, spectrum, stationary, relative)
+        value, reason, spectrum = _choose(operator, objective, spectrum, stationary, relative)
     else:
         value, reason = float(damping), "given by the caller"
     return Damping(
@@ -107,8 +114,8 @@ def _gradient_norms(objective: Objective) -> tuple[float, float]:
     return norm, norm / size if size > 0 else (0.0 if norm == 0 else math.inf)
 
 
-def _look(operator: LinearOperator) -> _Spectrum:
-    if operator.size <= _DENSE:
+def _look(operator: LinearOperator, limit: int) -> _Spectrum:
+    if operator.size <= limit:
         values, vectors = torch.linalg.eigh(operator.dense())
         return _Spectrum(float(values.mean()), float(values[0]), values, vectors)
     if isinstance(operator, FactoredOperator):
@@ -126,7 +133,7 @@ def _choose(
     spectrum: _Spectrum,
     stationary: bool,
     relative: float,
-) -> tuple[float, str]:
+) -> tuple[float, str, _Spectrum]:
     mean = max(spectrum.mean, torch.finfo(torch.float64).tiny)
     largest = mean if spectrum.values is None else float(spectrum.values[-1])
     negative = spectrum.smallest < 0 and not is_null(spectrum.smallest, largest, operator.dtype)
@@ -134,27 +141,34 @@ def _choose(
     dof = _degrees_of_freedom(operator, objective, spectrum, 0.0)
     saturated = dof >= 0.9 * _data_rank(operator, objective)
     if stationary and not negative and not saturated:
-        return 0.0, f"the model is at a minimum ({size}) and no negative curvature was seen"
+        told = f"the model is at a minimum ({size}) and no negative curvature was seen"
+        return 0.0, told, spectrum
     why = [f"the model is not at a minimum ({size})"] if not stationary else []
     if negative:
         why.append(f"there is negative curvature ({spectrum.smallest:.2g})")
     if saturated:
         why.append(f"the model has as many degrees of freedom as its data ({dof:.0f})")
+    if spectrum.values is None:
+        spectrum = _look(operator, _DENSE)
     floor = 1.1 * -spectrum.smallest if negative else 0.0
     candidates = [floor + fraction * mean for fraction in _FRACTIONS]
     if not negative and not saturated:
         candidates.insert(0, 0.0)
     if spectrum.values is None or spectrum.vectors is None:
-        return floor + 0.1 * mean, f"{'; '.join(why)}: a tenth of the mean eigenvalue {mean:.2g}"
+        told = f"a tenth of the mean eigenvalue {mean:.2g}"
+        if negative:
+            told += f" above 1.1 times the most negative one {spectrum.smallest:.2g}"
+        return floor + 0.1 * mean, f"{'; '.join(why)}: {told}", spectrum
     losses = leave_one_out_losses(objective.double(), spectrum.values, spectrum.vectors, candidates)
     best = int(losses.mean(dim=1).argmin())
     excess = losses - losses[best]
     within = excess.mean(dim=1) <= excess.std(dim=1) / math.sqrt(losses.shape[1])
     chosen = int(within.nonzero()[0]) if bool(within.any()) else best
-    return candidates[chosen], (
+    told = (
         f"{'; '.join(why)}: the smallest candidate within one standard error of the best "
         f"closed-form leave-one-out loss ({float(losses[chosen].mean()):.3g})"
     )
+    return candidates[chosen], told, spectrum
 
 
 def _data_rank(operator: LinearOperator, objective: Objective) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trustml.core.batches import Batch, map_batches
-from trustml.core.losses import Autodiff
+from trustml.core.losses import Autodiff, CrossEntropy, OutputLoss
 from trustml.ihvp.graphs import GraphSum, Product, backward_columns, join, split
 from trustml.ihvp.objective import Objective
 from trustml.ihvp.operators import FactoredOperator
@@ -49,10 +49,8 @@ class GaussNewton(FactoredOperator):
         self.size, self.dtype, self.device = space.size, space.dtype, space.device
         self.is_psd = True
         self.scale, self.shift = 1.0 / objective.n, objective.weight_decay
-        probe = objective.data.rows(0, 1)
-        outputs = objective.outputs(probe.inputs)
-        factor = objective.loss.hessian_factor(outputs, objective.targets(probe))
-        self._rank = factor.shape[2]
+        outputs = objective.outputs(objective.data.rows(0, 1).inputs)
+        self._rank = outputs.numel() - int(_softmax(objective.loss, outputs))
         self.n_factors = len(objective.data) * self._rank
         self._sum = GraphSum(objective, _build)
 
@@ -69,7 +67,7 @@ class GaussNewton(FactoredOperator):
 
         def part(batch: Batch) -> tuple[Tensor, Tensor]:
             def roots(outputs: Tensor) -> Tensor:
-                return objective.loss.hessian_factor(outputs, objective.targets(batch)).mT
+                return _roots(objective.loss, outputs, objective.targets(batch))
 
             return batch.indices, objective.gradients.rows(batch.inputs, roots)[1]
 
@@ -86,6 +84,23 @@ class GaussNewton(FactoredOperator):
     def double(self) -> GaussNewton:
         """Return the same matrix with products in float64."""
         return self if self.dtype == torch.float64 else GaussNewton(self.objective.double())
+
+
+def _softmax(loss: OutputLoss, outputs: Tensor) -> bool:
+    return isinstance(loss, CrossEntropy) and outputs.ndim == 2
+
+
+def _roots(loss: OutputLoss, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return S' of shape (n, r, c) with S S' = Λ; the null column of a softmax is left out."""
+    factor = loss.hessian_factor(outputs, targets)
+    if _softmax(loss, outputs):
+        # S √p = 0: reflect √p onto the first axis, where its column vanishes.
+        axis = outputs.softmax(dim=1).sqrt()
+        axis[:, 0] += 1
+        reflected = (factor @ axis[:, :, None]) * axis[:, None, :]
+        factor = factor - 2 * reflected / axis.square().sum(dim=1)[:, None, None]
+        factor = factor[:, :, 1:]
+    return factor.mT
 
 
 def dense_from_factors(operator: FactoredOperator) -> Tensor:

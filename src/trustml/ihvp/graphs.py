@@ -78,9 +78,9 @@ class GraphSum:
         seen: dict[int, int] = {}
 
         def pack(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in own:
-                seen[storage.data_ptr()] = storage.nbytes()
+            place = tensor.untyped_storage().data_ptr()
+            if place not in own:  # parameters are held anyway; views of one storage count once
+                seen[place] = max(seen.get(place, 0), tensor.numel() * tensor.element_size())
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

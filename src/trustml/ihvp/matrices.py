@@ -7,7 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from trustml.ihvp.operators import LinearOperator, dense_from_products, diagonal_from_products
+from trustml.ihvp.operators import (
+    LinearOperator,
+    dense_from_products,
+    diagonal_from_products,
+    leaves,
+)
 
 
 class Dense(LinearOperator):
@@ -153,3 +158,11 @@ class MatrixFree(LinearOperator):
     def diagonal(self) -> Tensor:
         """Return the diagonal, from p products."""
         return diagonal_from_products(self)
+
+
+def rounded_entries(operator: LinearOperator) -> bool:
+    """Say whether some part is known in float32 only, so that float64 products add no digits."""
+    return any(
+        isinstance(leaf, (Dense, MatrixFree)) and leaf.dtype != torch.float64
+        for leaf in leaves(operator)
+    )

@@ -334,6 +334,15 @@ def check_columns(operator: LinearOperator, vectors: Tensor, name: str) -> Tenso
     return columns[:, None] if columns.ndim == 1 else columns
 
 
+def leaves(operator: LinearOperator) -> list[LinearOperator]:
+    """Return the operators that an expression is made of."""
+    if isinstance(operator, (Damped, Scaled, Restricted)):
+        return leaves(operator.inner)
+    if isinstance(operator, Sum):
+        return leaves(operator.left) + leaves(operator.right)
+    return [operator]
+
+
 def total_damping(operator: LinearOperator) -> tuple[float, str]:
     """Sum the scalar dampings of an expression, with their reasons."""
     if isinstance(operator, Damped):

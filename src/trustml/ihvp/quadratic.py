@@ -134,7 +134,7 @@ def lanczos_logdet(operator: LinearOperator, count: int = 30, steps: int = 50) -
     Returns
     -------
     float
-        The error falls as 1/√count.
+        Its standard error is at most ‖log A‖_F √(2 / count).
 
     Raises
     ------
@@ -176,7 +176,7 @@ def hutchinson_trace(
     Returns
     -------
     float
-        inf where A is singular; the error falls as 1/√count.
+        inf where A is singular; its standard error is at most ‖A⁻¹‖_F √(2 / count).
     """
     values, _ = ritz(*lanczos(operator, probes(operator, 1)[:, 0], 50))
     if is_null(float(values[0]), float(values[-1]), operator.dtype):

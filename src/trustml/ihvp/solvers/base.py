@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from trustml.ihvp.operators import LinearOperator, check_columns, total_damping
+from trustml.ihvp.quadratic import probes
 from trustml.ihvp.solution import Solution, Status, relative_norms, warn_if_doubtful
 
 
@@ -25,8 +27,8 @@ class Applied:
 class Factorization(ABC):
     """A prepared inverse: all work that needs no right-hand side is done.
 
-    Made by ``factorize``; concrete classes implement ``_apply``, ``_quadratic_form``, ``logdet``
-    and ``trace``.
+    Made by ``factorize``; concrete classes implement ``_apply``, ``_product``,
+    ``_quadratic_form``, ``logdet`` and ``trace``.
 
     Attributes
     ----------
@@ -38,16 +40,18 @@ class Factorization(ABC):
         The relative residual that counts as converged.
     """
 
-    # The operator in the precision of the certificate: float64 for direct methods.
     operator: LinearOperator
     method: str
     method_reason: str
     tol: float
-    _exact: LinearOperator
 
     @abstractmethod
     def _apply(self, b: Tensor) -> Applied:
         """Solve for float64 columns (p, k), none of them zero."""
+
+    @abstractmethod
+    def _product(self, x: Tensor) -> Tensor:
+        """Return A x in float64, by the exact operator or its verified float64 copy."""
 
     @abstractmethod
     def _quadratic_form(self, b: Tensor) -> Tensor:
@@ -87,7 +91,7 @@ class Factorization(ABC):
             scale = b.double().abs().amax(dim=0)
             applied = self._apply(b.double() / scale)
             x[:, nonzero] = (applied.x * scale).to(columns.dtype)
-            error = b.double() - self._exact.matmat(x[:, nonzero].to(self._exact.dtype)).double()
+            error = b.double() - self._product(x[:, nonzero].double())
             residual[nonzero] = relative_norms(error, b)
         converged = residual <= self.tol
         damping, reason = total_damping(self.operator)
@@ -152,6 +156,42 @@ class Factorization(ABC):
                 "must be fixed before it is solved for"
             )
         return columns
+
+
+def verify(exact: LinearOperator, product: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
+    """Compare a float64 copy of the matrix with the operator's products on two random vectors.
+
+    Parameters
+    ----------
+    exact : LinearOperator
+        In float64.
+    product : callable
+        The copy.
+    dtype : torch.dtype
+        Of the operator that was given.
+
+    Raises
+    ------
+    ValueError
+        If they disagree, or a product is not finite.
+    """
+    z = probes(exact, 2)
+    reference, copy = exact.matmat(z).double(), product(z.double())
+    if not bool(torch.isfinite(reference).all()):
+        raise ValueError(NOT_FINITE)
+    gap = float((reference - copy).norm()) / max(float(reference.norm()), 1e-300)
+    if gap > (1e-7 if dtype == torch.float64 else 1e-3):
+        raise ValueError(
+            f"the operator's products and its matrix disagree (relative difference {gap:.1e}): "
+            "its product must be linear, symmetric and deterministic; look for randomness in the "
+            "model's forward()"
+        )
+
+
+NOT_FINITE = (
+    "the operator's products have NaN or infinite entries; check the model's outputs and loss on "
+    "its training data"
+)
 
 
 def _settle(status: Status, all_converged: bool, iterations: int) -> Status:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trustml.ihvp.operators import LinearOperator
-from trustml.ihvp.solvers.base import Applied, Factorization
-from trustml.ihvp.solvers.spectral import SpectralFactor
+from trustml.ihvp.matrices import rounded_entries
+from trustml.ihvp.operators import LinearOperator, total_damping
+from trustml.ihvp.solvers.base import NOT_FINITE, Applied, Factorization, verify
+from trustml.ihvp.solvers.spectral import RANK_TOLERANCE, SpectralFactor
 
 
 class CholeskyFactorization(Factorization):
@@ -30,19 +31,24 @@ class CholeskyFactorization(Factorization):
         max_iterations: int | None = None,
         reason: str = "asked for",
     ) -> None:
-        self._exact = operator.double()
-        matrix = self._exact.dense()
+        exact = operator.double()
+        matrix = exact.dense()
         if not bool(torch.isfinite(matrix).all()):
-            raise ValueError(
-                "the operator's matrix has NaN or infinite entries; check the model's outputs and "
-                "loss on its training data"
-            )
+            raise ValueError(NOT_FINITE)
+        matrix = (matrix + matrix.T) / 2
+        verify(exact, lambda z: matrix @ z, operator.dtype)
         self.operator, self.tol = operator, tol
         self.method, self.method_reason = "cholesky", reason
-        self._factor = SpectralFactor((matrix + matrix.T) / 2)
+        self._matrix = matrix
+        # Entries that were rounded to float32 hide what lies below; damping is known exactly.
+        rounded = rounded_entries(operator) and total_damping(operator)[0] == 0
+        self._factor = SpectralFactor(matrix, 6e-8 if rounded else RANK_TOLERANCE)
 
     def _apply(self, b: Tensor) -> Applied:
         return Applied(self._factor.solve(b), 0, self._factor.status, self._factor.min_ritz)
+
+    def _product(self, x: Tensor) -> Tensor:
+        return self._matrix @ x
 
     def _quadratic_form(self, b: Tensor) -> Tensor:
         return self._factor.quadratic_form(b)

@@ -17,7 +17,7 @@ from torch import Tensor
 from trustml.ihvp.matrices import Diagonal
 from trustml.ihvp.operators import Damped, FactoredOperator, LinearOperator, Scaled, Sum
 from trustml.ihvp.solution import Status
-from trustml.ihvp.solvers.base import Applied, Factorization
+from trustml.ihvp.solvers.base import NOT_FINITE, Applied, Factorization, verify
 from trustml.ihvp.solvers.spectral import RANK_TOLERANCE, SpectralFactor
 
 # So many unpenalised coordinates are eliminated exactly; more would be a dense solve in disguise.
@@ -120,18 +120,16 @@ class DualFactorization(Factorization):
             )
         self.operator, self.tol = operator, tol
         self.method, self.method_reason = "dual", reason
-        self._exact = operator.double()
-        low_rank = as_low_rank(self._exact)
+        exact = operator.double()
+        low_rank = as_low_rank(exact)
         if low_rank is None:  # unreachable: why_not_dual has looked
             raise ValueError("the operator is not a low-rank sum plus a diagonal")
         core, scale, diagonal = low_rank
         rows = stack_factors(core, scale)
         if not bool(torch.isfinite(rows).all()):
-            raise ValueError(
-                "the operator's factors have NaN or infinite entries; check the model's outputs "
-                "and loss on its training data"
-            )
+            raise ValueError(NOT_FINITE)
         self._rows, self._diagonal = rows, diagonal
+        verify(exact, self._product, operator.dtype)
         self._inverse: _Penalised | _RangeOnly
         if bool((diagonal == 0).all()):
             self._inverse = _RangeOnly(rows)
@@ -142,9 +140,11 @@ class DualFactorization(Factorization):
         x = self._inverse.solve(b)
         if self._inverse.status is not Status.RANK_DEFICIENT:
             # D⁻¹b and its correction nearly cancel when the damping is small.
-            product = self._diagonal[:, None] * x + self._rows.T @ (self._rows @ x)
-            x = x + self._inverse.solve(b - product)
+            x = x + self._inverse.solve(b - self._product(x))
         return Applied(x, 0, self._inverse.status, self._inverse.min_ritz)
+
+    def _product(self, x: Tensor) -> Tensor:
+        return self._diagonal[:, None] * x + self._rows.T @ (self._rows @ x)
 
     def _quadratic_form(self, b: Tensor) -> Tensor:
         return (b * self._apply(b).x).sum(dim=0)

@@ -18,7 +18,8 @@ _CHOLESKY_TOLERANCE = 1e-11
 class SpectralFactor:
     """Cholesky of a symmetric matrix, or its eigendecomposition where it is not safely definite.
 
-    Null directions are solved by least squares on the range.
+    Null directions are solved by least squares on the range. ``rank_tolerance`` times √p is the
+    part of the largest eigenvalue below which one is null.
 
     Attributes
     ----------
@@ -28,9 +29,9 @@ class SpectralFactor:
         Smallest eigenvalue: exact after an eigendecomposition, else from inverse Lanczos steps.
     """
 
-    def __init__(self, matrix: Tensor) -> None:
+    def __init__(self, matrix: Tensor, rank_tolerance: float = RANK_TOLERANCE) -> None:
         self.size = matrix.shape[0]
-        self._matrix = matrix
+        self._matrix, self._rank_tolerance = matrix, rank_tolerance
         self._eigen: tuple[Tensor, Tensor] | None = None
         self.status = Status.CONVERGED
         self.min_ritz = math.nan
@@ -40,13 +41,14 @@ class SpectralFactor:
         if int(info) == 0:
             self.min_ritz = self._smallest()
         largest = float(matrix.abs().sum(dim=1).max())
-        if int(info) != 0 or not self.min_ritz > _CHOLESKY_TOLERANCE * largest:
+        floor = max(_CHOLESKY_TOLERANCE, self._rank_tolerance * math.sqrt(self.size)) * largest
+        if int(info) != 0 or not self.min_ritz > floor:
             self._decompose(matrix)
 
     def _decompose(self, matrix: Tensor) -> None:
         values, vectors = torch.linalg.eigh(matrix)
         largest = float(values.abs().max())
-        keep = values.abs() > RANK_TOLERANCE * math.sqrt(self.size) * largest
+        keep = values.abs() > self._rank_tolerance * math.sqrt(self.size) * largest
         if bool((values[keep] < 0).any()):
             self.status = Status.INDEFINITE
         elif not bool(keep.all()):
@@ -90,7 +92,7 @@ class SpectralFactor:
     def quadratic_form(self, b: Tensor) -> Tensor:
         """Return b'A⁻¹b for each column."""
         if self._eigen is None:
-            half = torch.linalg.solve_triangular(self._factor, b, upper=False)
+            half: Tensor = torch.linalg.solve_triangular(self._factor, b, upper=False)
             return half.square().sum(dim=0)
         values, vectors = self._eigen
         form: Tensor = (_inverse(values)[:, None] * (vectors.T @ b).square()).sum(dim=0)

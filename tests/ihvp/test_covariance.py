@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.covariance import LedoitWolf
+
+from trustml.ihvp import Covariance, factorize
+
+
+def features(n, d, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, d)) * np.arange(1, d + 1)
+
+
+@pytest.mark.parametrize("n", [4, 30])
+def test_pooled_covariance_is_numpys(n):
+    X = features(n, 6)
+    S = Covariance(X, shrinkage=0.0)
+    np.testing.assert_allclose(S.dense().numpy(), np.cov(X.T, bias=True), atol=1e-12)
+    np.testing.assert_allclose(S.diagonal().numpy(), X.var(0), atol=1e-12)
+    np.testing.assert_allclose(S.mean.numpy(), X.mean(0), atol=1e-12)
+    assert S.means.shape == (1, 6)
+    assert S.classes is None
+
+
+def test_within_class_covariance_takes_any_labels():
+    X = features(30, 3)
+    labels = np.array(["b", "a", "c"])[np.arange(30) % 3]
+    S = Covariance(X, labels, shrinkage=0.0)
+    assert S.classes.tolist() == ["a", "b", "c"]
+    centred = X.copy()
+    for k, name in enumerate("abc"):
+        mean = X[labels == name].mean(0)
+        np.testing.assert_allclose(S.means[k].numpy(), mean)
+        centred[labels == name] -= mean
+    np.testing.assert_allclose(S.dense().numpy(), centred.T @ centred / 30, atol=1e-12)
+
+
+def test_shrinkage_is_relative_and_scale_free():
+    X = features(20, 4)
+    S = np.cov(X.T, bias=True)
+    expected = 0.9 * S + 0.1 * np.trace(S) / 4 * np.eye(4)
+    np.testing.assert_allclose(Covariance(X, shrinkage=0.1).dense().numpy(), expected)
+    np.testing.assert_allclose(
+        Covariance(1e-3 * X, shrinkage=0.1).dense().numpy(), 1e-6 * expected, rtol=1e-9
+    )
+
+
+def test_ledoit_wolf_is_scikit_learns():
+    X = features(20, 4)
+    S, reference = Covariance(X, shrinkage="ledoit-wolf"), LedoitWolf().fit(X)
+    assert S.shrinkage == pytest.approx(reference.shrinkage_)
+    np.testing.assert_allclose(S.dense().numpy(), reference.covariance_)
+
+
+@pytest.mark.parametrize("method", ["cholesky", "dual", "cg"])
+def test_more_features_than_rows_is_solvable_by_every_method(method):
+    S = Covariance(features(10, 40), shrinkage=1e-2)
+    B = torch.eye(40, dtype=torch.float64)[:, :3]
+    inverse = factorize(S, method, tol=1e-9)
+    torch.testing.assert_close(inverse.solve(B).x, torch.linalg.solve(S.dense(), B))
+    form = torch.linalg.solve(S.dense(), B).diagonal()
+    torch.testing.assert_close(inverse.quadratic_form(B), form)
+
+
+def test_float32_features_are_taken_in_float64():
+    S = Covariance(torch.randn(9, 3, generator=torch.Generator().manual_seed(0)) + 1e4)
+    assert S.dtype == torch.float64
+    assert torch.linalg.eigvalsh(S.dense())[0] > 0
+
+
+def test_bad_input():
+    X = features(8, 3)
+    with pytest.raises(ValueError, match=r"\(n, d\)"):
+        Covariance(X[:, 0])
+    with pytest.raises(ValueError, match="empty"):
+        Covariance(X[:0])
+    with pytest.raises(ValueError, match="NaN"):
+        Covariance(np.where(X > 0, np.nan, X))
+    with pytest.raises(ValueError, match="same length"):
+        Covariance(X, [0, 1])
+    for wrong in (-0.1, 1.5, np.nan, "oas", True):
+        with pytest.raises(ValueError, match="shrinkage must be"):
+            Covariance(X, shrinkage=wrong)

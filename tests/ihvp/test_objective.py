@@ -1,0 +1,175 @@
+import pytest
+import torch
+from torch import nn
+
+from trustml import ihvp
+from trustml.core.parameters import ParameterSpace
+from trustml.ihvp import Objective
+from trustml.warnings import DeterminismWarning
+
+
+def plain(objective, X, y, loss=nn.functional.cross_entropy):
+    """J as a function of the flat vector, written out with torch alone."""
+
+    def J(vector):
+        theta = objective.space.unflatten(vector)
+        out = torch.func.functional_call(objective.module, theta, (X,))
+        return loss(out, y) + 0.5 * (objective.weight_decay * vector.square()).sum()
+
+    return J
+
+
+@pytest.mark.parametrize("batch_size", ["auto", 1, 10, 43])
+def test_value_and_gradient_are_those_of_the_full_batch(batch_size, mlp, classification):
+    X, y = classification()
+    J = Objective(mlp(), None, (X, y), weight_decay={"weight": 0.05}, batch_size=batch_size)
+    theta = J.space.vector()
+    reference = plain(J, X, y)
+    assert J.value() == pytest.approx(reference(theta).item(), rel=1e-12)
+    expected = torch.autograd.functional.jacobian(reference, theta)
+    torch.testing.assert_close(J.gradient(), expected)
+
+
+def test_gradient_is_the_mean_of_the_rows_plus_the_regulariser(objective):
+    rows = objective.per_example_gradients()
+    regulariser = objective.weight_decay * objective.space.vector()
+    torch.testing.assert_close(objective.gradient(), rows.mean(0) + regulariser)
+    V = torch.randn(rows.shape[1], 3, dtype=rows.dtype, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(objective.dot(V), rows @ V)
+
+
+def test_rows_of_other_data_and_other_measurements(objective, classification):
+    X, y = classification(7, seed=5)
+    rows = objective.per_example_gradients(X, y)
+    torch.testing.assert_close(rows[2:3], objective.per_example_gradients(X[2:3], y[2:3]))
+
+    def first_logit(outputs, inputs, targets):
+        return nn.functional.one_hot(torch.zeros(len(outputs), dtype=torch.long), 3).to(outputs)
+
+    measured = objective.rows(X, first_logit)
+    theta = objective.space.vector()
+
+    def logit(vector):
+        parts = objective.space.unflatten(vector)
+        return torch.func.functional_call(objective.module, parts, (X,))[:, 0]
+
+    torch.testing.assert_close(measured, torch.autograd.functional.jacobian(logit, theta))
+    with pytest.raises(ValueError, match="needs targets"):
+        objective.rows(X)
+
+
+def test_without_keeps_n_and_the_regulariser(objective, classification):
+    X, y = classification()
+    less = objective.without([0, 5])
+    losses = nn.functional.cross_entropy(objective.module(X), y, reduction="none")
+    dropped = (losses[0] + losses[5]).item() / 43
+    assert less.n == 43
+    assert len(less.data) == 41
+    assert less.value() == pytest.approx(objective.value() - dropped, rel=1e-12)
+    rows = objective.per_example_gradients()
+    torch.testing.assert_close(less.gradient(), objective.gradient() - (rows[0] + rows[5]) / 43)
+    mask = torch.zeros(43, dtype=torch.bool)
+    mask[[0, 5]] = True
+    torch.testing.assert_close(objective.without(mask).gradient(), less.gradient())
+    with pytest.raises(ValueError, match="every row"):
+        objective.without(torch.arange(43))
+
+
+def test_at_moves_a_copy(objective):
+    before = objective.space.vector()
+    moved = objective.at(before + 0.1)
+    torch.testing.assert_close(moved.space.vector(), before + 0.1)
+    torch.testing.assert_close(objective.space.vector(), before)
+    assert moved.value() != objective.value()
+    assert torch.equal(moved.weight_decay, objective.weight_decay)
+
+
+def test_restrict_keeps_the_decay_of_what_is_left(objective, mlp, classification):
+    last = objective.restrict("2")
+    assert last.space.names == ("2.weight", "2.bias")
+    torch.testing.assert_close(last.gradient(), objective.gradient()[-21:])
+    torch.testing.assert_close(last.weight_decay, objective.weight_decay[-21:])
+    named = Objective(mlp(), None, classification(), parameters="last_layer")
+    assert named.space.names == ("2.weight", "2.bias")
+    given = Objective(named.module, None, classification(), ParameterSpace(named.module, "0"))
+    assert given.space.size == 36
+
+
+def test_tied_weights_count_once(classification):
+    net = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Tanh(), nn.Linear(3, 3, bias=False))
+    net[2].weight = net[0].weight
+    X, y = classification(9, 3)
+    J = Objective(net.double(), None, (X, y))
+    assert J.space.size == 9
+    net[0].weight.grad = None
+    nn.functional.cross_entropy(net(X), y).backward()
+    torch.testing.assert_close(J.gradient(), net[0].weight.grad.reshape(-1))
+
+
+def test_float32_gives_float32_and_double_the_same_numbers_in_float64(mlp, classification):
+    J = Objective(mlp(dtype=torch.float32), None, classification(dtype=torch.float32))
+    assert J.gradient().dtype == torch.float32
+    twice = J.double()
+    assert twice.gradient().dtype == torch.float64
+    torch.testing.assert_close(twice.gradient().float(), J.gradient())
+    assert next(J.module.parameters()).dtype == torch.float32
+
+
+def test_the_module_is_left_as_it_was(classification):
+    net = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 3))
+    net = net.double().train()
+    net[1].eval()
+    net[0].weight.requires_grad_(False)
+    state = {k: v.clone() for k, v in net.state_dict().items()}
+    random = torch.get_rng_state()
+    J = Objective(net, None, classification(), weight_decay=0.1)
+    ihvp.solve(ihvp.GaussNewton(J) + 1e-3, J.gradient(), method="cg")
+    ihvp.Hessian(J).dense()
+    assert net[0].training
+    assert not net[1].training
+    assert not net[0].weight.requires_grad
+    assert all(p.grad is None for p in net.parameters())
+    assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
+    assert torch.equal(random, torch.get_rng_state())
+
+
+def test_a_loader_and_a_dataset_are_data_too(mlp, classification):
+    X, y = classification()
+    dataset = torch.utils.data.TensorDataset(X, y)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=7)
+    net = mlp()
+    for data in (dataset, loader, [X, y], (X.numpy(), y.numpy())):
+        torch.testing.assert_close(
+            Objective(net, None, data).gradient(), Objective(net, None, (X, y)).gradient()
+        )
+
+
+def test_bad_input(mlp, classification):
+    X, y = classification()
+    with pytest.raises(TypeError, match=r"torch\.nn\.Module"):
+        Objective("net", None, (X, y))
+    with pytest.raises(ValueError, match="no targets"):
+        Objective(mlp(), None, X)
+    with pytest.raises(ValueError, match="NaN"):
+        Objective(mlp(), None, (X * torch.nan, y))
+    with pytest.raises(ValueError, match="length"):
+        Objective(mlp(), None, (X, y[:-1]))
+    shuffled = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, y), shuffle=True)
+    with pytest.raises(ValueError, match="shuffle"):
+        Objective(mlp(), None, shuffled)
+    batch_statistics = nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3, track_running_stats=False))
+    with pytest.raises(ValueError, match="track_running_stats"):
+        Objective(batch_statistics, None, (X, y))
+    with pytest.raises(ValueError, match="ends in"):
+        Objective(nn.Sequential(nn.Linear(5, 3), nn.Tanh()).double(), None, (X, y), "last_layer")
+    with pytest.raises(ValueError, match="V must have shape"):
+        Objective(mlp(), None, (X, y)).dot(torch.ones(3, 2))
+
+
+def test_a_random_module_is_named(classification):
+    class Noisy(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) + torch.rand(3, dtype=x.dtype)
+
+    with pytest.warns(DeterminismWarning, match="different outputs"):
+        Objective(Noisy(5, 3).double(), None, classification())
