@@ -97,6 +97,7 @@ def test_a_measure_has_a_group_effect_too():
 
 
 def test_the_model_is_left_alone():
+    torch.manual_seed(1)
     net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Dropout(0.5), nn.Linear(5, 2)).double()
     net.train()
     net[0].bias.requires_grad_(False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from trustml.fairness._fair_influence import FairInfluence
 from trustml.fairness._group_metrics import GroupMetrics, group_metrics
+from trustml.fairness._mitigation import Mitigation
 from trustml.fairness._rates import (
     count,
     false_negative_rate,
@@ -12,6 +14,7 @@ from trustml.fairness._rates import (
     true_negative_rate,
     true_positive_rate,
 )
+from trustml.fairness._reweighing import Reweighing
 from trustml.fairness.metrics import (
     accuracy_score_difference,
     accuracy_score_ratio,
@@ -34,7 +37,10 @@ from trustml.fairness.metrics import (
 )
 
 __all__ = [
+    "FairInfluence",
     "GroupMetrics",
+    "Mitigation",
+    "Reweighing",
     "accuracy_score_difference",
     "accuracy_score_ratio",
     "count",

@@ -77,7 +77,7 @@ def as_decisions(y_true: Any, y_pred: Any, pos_label: Any = None) -> Decisions:
     ValueError
         If shapes differ, a value is NaN, or ``pos_label`` does not occur.
     """
-    true, pred = _vector(y_true, "y_true"), _vector(y_pred, "y_pred")
+    true, pred = label_vector(y_true, "y_true"), label_vector(y_pred, "y_pred")
     check_same_length(y_true=true, y_pred=pred)
     present = list(dict.fromkeys([*true.tolist(), *pred.tolist()]))
     if pos_label is None:
@@ -112,7 +112,7 @@ def check_weights(sample_weight: Any, n: int) -> np.ndarray | None:
     """Return the weights as a float vector, or say what is wrong with them."""
     if sample_weight is None:
         return None
-    weights = _vector(sample_weight, "sample_weight").astype(np.float64)
+    weights = label_vector(sample_weight, "sample_weight").astype(np.float64)
     if len(weights) != n:
         raise ValueError(f"sample_weight must have {n} rows, got {len(weights)}")
     if (weights < 0).any():
@@ -170,16 +170,19 @@ false_negative_rate = _rate("false_negative_rate", "of the positive rows, those 
 
 def count(y_true: Any, y_pred: Any) -> int:
     """Return the number of rows."""
-    return check_same_length(y_true=_vector(y_true, "y_true"), y_pred=_vector(y_pred, "y_pred"))
+    return check_same_length(
+        y_true=label_vector(y_true, "y_true"), y_pred=label_vector(y_pred, "y_pred")
+    )
 
 
 def mean_prediction(y_true: Any, y_pred: Any, sample_weight: Any = None) -> float:
     """Return the (weighted) mean of ``y_pred``, in its unit; ``y_true`` is not looked at."""
-    values = _vector(y_pred, "y_pred").astype(np.float64)
+    values = label_vector(y_pred, "y_pred").astype(np.float64)
     return float(np.average(values, weights=check_weights(sample_weight, len(values))))
 
 
-def _vector(values: Any, name: str) -> np.ndarray:
+def label_vector(values: Any, name: str) -> np.ndarray:
+    """Return labels or numbers as a vector without missing values."""
     array = to_numpy(values)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]

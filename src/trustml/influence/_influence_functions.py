@@ -245,8 +245,7 @@ class InfluenceFunctions(BaseEstimator):
         rows = as_rows(indices, len(self.objective_.data))
         queries = Queries.of(self.model_, X, y, measure)
         if order == 1:
-            total = self._effects.total(rows) / self.objective_.n
-            step = self.inverse_.solve(total).x
+            step = self.group_change(rows)
             return restore(queries.dot(self.objective_, step[:, None])[:, 0], X)
         step = self._newton_step(rows)
         moved = self.objective_.at(self.objective_.space.vector() + step)
@@ -293,6 +292,24 @@ class InfluenceFunctions(BaseEstimator):
         self._check_fitted()
         rows = as_rows(indices, len(self.objective_.data))
         return self.inverse_.solve(self._effects.rows(rows).T / self.objective_.n).x
+
+    def group_change(self, indices: Any) -> Tensor:
+        """Return the change of the parameters if some training rows leave, to first order.
+
+        Parameters
+        ----------
+        indices : array of int of shape (m,), or mask
+            The training rows.
+
+        Returns
+        -------
+        Tensor of shape (p,)
+            The sum of their ``parameter_changes``, from one solve; ``remove`` takes the Newton
+            step instead, which knows how the rows interact.
+        """
+        self._check_fitted()
+        rows = as_rows(indices, len(self.objective_.data))
+        return self.inverse_.solve(self._effects.total(rows) / self.objective_.n).x
 
     def rows_effect(self, v: Tensor) -> Tensor:
         """Return the effect of every training row on quantities given by their gradients.
