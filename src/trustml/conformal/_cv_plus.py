@@ -9,13 +9,13 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from trustml.conformal._calibration import read_alphas
+from trustml.conformal._leaving_out import leaving_out
 from trustml.conformal._plus_interval import chunks, plus_interval, warn_if_too_few
 from trustml.conformal._regression import check_regressor, measured, predicted
 from trustml.core.batches import Data
 from trustml.core.progress import track
 from trustml.core.random import RandomState, numpy_generator
 from trustml.core.validation import check_positive_int, restore
-from trustml.influence import InfluenceFunctions
 from trustml.model import as_model
 
 
@@ -77,10 +77,13 @@ class CvPlusRegressor(BaseEstimator):
 
         Raises
         ------
-        TypeError
-            If the model has no gradients and ``refit`` is False.
         ValueError
             If there are fewer than 2 folds, or fewer rows than folds.
+
+        Warns
+        -----
+        CoverageWarning
+            If the curvature had to be damped: the intervals may then be too narrow.
         """
         model = as_model(self.model)
         check_regressor(model, "CvPlusRegressor")
@@ -89,13 +92,8 @@ class CvPlusRegressor(BaseEstimator):
         y, n = measured(model, train.targets), len(train)
         if not 2 <= check_positive_int(self.folds, "folds") <= n:
             raise ValueError(f"folds must be from 2 to the {n} training rows, got {self.folds}")
-        if not self.refit and not model.differentiable:
-            raise TypeError(
-                f"{model!r} has no gradients, so its models without a fold cannot be predicted; "
-                "use CvPlusRegressor(model, refit=True) or SplitRegressor"
-            )
         fold = numpy_generator(self.random_state).permutation(np.arange(n) % self.folds)
-        influence = None if self.refit else InfluenceFunctions(model).fit()
+        influence = None if self.refit else leaving_out(model, "CvPlusRegressor")
         self.models_, left_out = [], np.empty(n)
         for k in track(range(self.folds), "CV+: folds", self.folds):
             out = np.flatnonzero(fold == k)

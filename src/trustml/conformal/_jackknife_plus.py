@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from trustml.conformal._calibration import read_alphas
+from trustml.conformal._leaving_out import leaving_out
 from trustml.conformal._plus_interval import chunks, plus_interval, warn_if_too_few
 from trustml.conformal._regression import check_regressor, measured, predicted
 from trustml.core.batches import Data, as_data
 from trustml.core.progress import track
 from trustml.core.validation import restore, to_numpy
-from trustml.influence import InfluenceFunctions
 from trustml.model import Model, as_model
 
 
@@ -37,7 +37,8 @@ class JackknifePlusRegressor(BaseEstimator):
         True trains n models (``Model.retrain``): the reference, also for models without
         gradients.
     curvature, damping : str or float
-        For `trustml.influence.InfluenceFunctions`; without refits only.
+        For `trustml.influence.InfluenceFunctions`; without refits only. "auto" damps only where
+        the curvature is not positive definite or the model is not at a minimum.
 
     Attributes
     ----------
@@ -89,19 +90,14 @@ class JackknifePlusRegressor(BaseEstimator):
         JackknifePlusRegressor
             Itself.
 
-        Raises
-        ------
-        TypeError
-            If the model has no gradients and ``refit`` is False.
+        Warns
+        -----
+        CoverageWarning
+            If the curvature had to be damped: the intervals may then be too narrow.
         """
         model = as_model(self.model)
         check_regressor(model, "JackknifePlusRegressor")
         model.require_train("JackknifePlusRegressor")
-        if not self.refit and not model.differentiable:
-            raise TypeError(
-                f"{model!r} has no gradients, so its leave-one-out models cannot be predicted; "
-                "use JackknifePlusRegressor(model, refit=True) or SplitRegressor"
-            )
         train: Data = model.train  # type: ignore[assignment]
         y, n = measured(model, train.targets), len(predicted(model, train))
         self.model_ = model
@@ -114,9 +110,9 @@ class JackknifePlusRegressor(BaseEstimator):
                 [predicted(m, train.subset([i]))[0] for i, m in enumerate(self.models_)]
             )
         else:
-            self.influence_ = InfluenceFunctions(
-                model, curvature=self.curvature, damping=self.damping
-            ).fit()
+            self.influence_ = leaving_out(
+                model, "JackknifePlusRegressor", self.curvature, self.damping
+            )
             left_out = _values(model, self.influence_.leave_one_out_outputs())
         self.residuals_ = np.abs(y - left_out)
         return self

@@ -48,6 +48,21 @@ def predicted(model: Model, X: Any) -> np.ndarray:
 
 
 def measured(model: Model, y: Any) -> np.ndarray:
-    """Return targets (n,) in float64, checked by the model but not rounded to its dtype."""
-    n = len(model.targets(y))
-    return to_numpy(y).astype(np.float64).reshape(n)
+    """Return targets (n,) in float64, checked by the model but not rounded to its dtype.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If there are several targets a row.
+    """
+    targets = model.targets(y)
+    if targets.ndim != 1:
+        raise ValueError(
+            f"intervals are for models of one output, y has shape {tuple(targets.shape)}; wrap "
+            "one model for each output"
+        )
+    return to_numpy(y).astype(np.float64).reshape(len(targets))

@@ -82,7 +82,7 @@ class Normalized(ResidualScore):
     name = "normalized"
 
     def __init__(
-        self, difficulty: Callable[[Any], Any] | None = None, k: int = 25, floor: float = 0.1
+        self, difficulty: Callable[[Any], Any] | None = None, k: int = 25, floor: float = 0.01
     ) -> None:
         if not floor > 0:
             raise ValueError(f"floor must be > 0, got {floor!r}")

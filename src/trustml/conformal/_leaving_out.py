@@ -1,0 +1,63 @@
+"""The influence functions that stand in for models without a row."""
+
+from __future__ import annotations
+
+import warnings
+
+from trustml.influence import InfluenceFunctions
+from trustml.model import Model
+from trustml.warnings import CoverageWarning
+
+
+def leaving_out(
+    model: Model, what: str, curvature: str = "auto", damping: float | str = "auto"
+) -> InfluenceFunctions:
+    """Return fitted, leverage-corrected influence functions, undamped where that is possible.
+
+    Damping holds the leave-one-out models near the fitted one, which has seen the row: their
+    residuals shrink, and so do the intervals. It stays only where the curvature needs it, and
+    then a warning says so.
+
+    Parameters
+    ----------
+    model : Model
+        With gradients and training data.
+    what : str
+        Name of the caller, for errors and the warning.
+    curvature, damping : str or float
+        As for `InfluenceFunctions`.
+
+    Returns
+    -------
+    InfluenceFunctions
+
+    Raises
+    ------
+    TypeError
+        If the model has no gradients.
+    """
+    if not model.differentiable:
+        raise TypeError(
+            f"{model!r} has no gradients, so its models without a row cannot be predicted; use "
+            f"{what}(model, refit=True), or SplitRegressor"
+        )
+
+    def fitted(damping: float | str) -> InfluenceFunctions:
+        return InfluenceFunctions(
+            model, curvature=curvature, damping=damping, correction="leverage"
+        ).fit()
+
+    influence = fitted(damping)
+    chosen = influence.damping_
+    if damping == "auto" and chosen.value > 0 and chosen.stationary and chosen.min_ritz > 0:
+        influence = fitted(0.0)
+    if influence.damping_.value > 0:
+        warnings.warn(
+            f"the models without a row are damped (λ = {influence.damping_.value:.2g}: "
+            f"{influence.damping_.reason}), so their residuals look smaller than they are and the "
+            f"coverage may fall short; use {what}(model, refit=True), SplitRegressor, or a model "
+            "trained to a minimum with weight decay",
+            CoverageWarning,
+            stacklevel=3,
+        )
+    return influence
