@@ -267,14 +267,13 @@ class InfluenceFunctions(BaseEstimator):
         Returns
         -------
         Model
-            A copy; the fitted model is left alone. Its ``train`` still lists all rows: remove
-            further rows together with these, from the first model.
+            A copy without the rows in its training data; the fitted model is left alone.
         """
         self._check_fitted()
         rows = as_rows(indices, len(self.objective_.data))
         step = self._newton_step(rows)
         space = self.objective_.space
-        return self.model_.replace(space, space.vector() + step)
+        return self.model_.replace(space, space.vector() + step, without=rows)
 
     def parameter_changes(self, indices: Any) -> Tensor:
         """Return θ₋ᵢ − θ for each of some training rows, left out one at a time.
