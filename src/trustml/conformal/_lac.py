@@ -25,6 +25,7 @@ class Lac(Score):
     """
 
     name = "lac"
+    randomized = False
 
     def __call__(self, probabilities: Tensor, uniforms: Tensor) -> Tensor:
         """Return 1 - p, shape (n, c)."""

@@ -24,6 +24,7 @@ class Margin(Score):
     """
 
     name = "margin"
+    randomized = False
 
     def __call__(self, probabilities: Tensor, uniforms: Tensor) -> Tensor:
         """Return rival minus own, shape (n, c)."""

@@ -31,6 +31,7 @@ class Saps(Score):
     """
 
     name = "saps"
+    randomized = True
 
     def __init__(self, weight: float = 0.1) -> None:
         if not weight > 0:

@@ -14,10 +14,12 @@ from trustml.conformal._listed import listed
 class Score(ABC):
     """Strangeness of every class of every row, from probabilities; higher = stranger.
 
-    Subclasses are final. ``name`` is what ``SplitClassifier(score=...)`` knows them by.
+    Subclasses are final. ``name`` is what ``SplitClassifier(score=...)`` knows them by;
+    ``randomized`` says whether ``uniforms`` are read, which costs a hash of every row.
     """
 
     name: str
+    randomized: bool
 
     @abstractmethod
     def __call__(self, probabilities: Tensor, uniforms: Tensor) -> Tensor:
@@ -30,7 +32,7 @@ class Score(ABC):
         probabilities : Tensor of shape (n, c)
             float64, in [0, 1].
         uniforms : Tensor of shape (n,)
-            One number in (0, 1) a row, independent of the label: for randomised scores.
+            One number in (0, 1) a row, independent of the label; NaN unless ``randomized``.
         """
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from trustml.conformal._calibration import CalibrationScores, group_rows, read_alphas
-from trustml.conformal._score import ScoreFunction, as_score
+from trustml.conformal._score import Score, ScoreFunction, as_score
 from trustml.core.batches import Data, as_data
 from trustml.core.random import RandomState, numpy_generator, row_uniforms
 from trustml.core.validation import check_finite, restore, to_numpy
@@ -200,7 +200,9 @@ def _scores(model: Model, score: ScoreFunction, X: Any, seed: int) -> np.ndarray
         )
     probabilities = probabilities.detach().cpu().double()
     check_finite(probabilities, "the model's probabilities")
-    uniforms = torch.from_numpy(row_uniforms(_rows(X), seed))
+    uniforms = torch.full((len(probabilities),), torch.nan, dtype=torch.float64)
+    if not isinstance(score, Score) or score.randomized:
+        uniforms = torch.from_numpy(row_uniforms(_rows(X), seed))
     scores = score(probabilities, uniforms)
     if not isinstance(scores, Tensor) or scores.shape != probabilities.shape:
         raise ValueError(

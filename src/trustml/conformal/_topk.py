@@ -20,6 +20,7 @@ class TopK(Score):
     """
 
     name = "topk"
+    randomized = True
 
     def __call__(self, probabilities: Tensor, uniforms: Tensor) -> Tensor:
         """Return rank - 1 + u, shape (n, c)."""
