@@ -48,6 +48,17 @@ def test_a_fitted_influence_is_reused():
     np.testing.assert_allclose(one.scores, other.scores)
 
 
+def test_labels_are_the_users():
+    X, y, wrong = flipped(120, 10)
+    words = np.array([f"digit {k}" for k in range(10)])[y]
+    model = wrap(LogisticRegression(max_iter=3000).fit(X, words), train=(X, words))
+    ranking = find_mislabeled(model)
+    assert ranking.given_labels.tolist() == words.tolist()
+    assert set(ranking.suggested_labels) <= set(words)
+    assert ranking.to_frame()["given"].iloc[0] == words[ranking.order[0]]
+    assert (ranking.suggested_labels[wrong] != words[wrong]).mean() > 0.5
+
+
 def test_leave_one_out_losses_of_ridge_are_exact():
     X, y = load_diabetes(return_X_y=True)
     X, y = X[:60], y[:60]

@@ -61,7 +61,7 @@ class Cells:
 
     def means(self, values: Tensor) -> np.ndarray:
         """Return the cells' means of (n,) values, shape (k,)."""
-        result: np.ndarray = (self.weights.T @ values.double()).cpu().numpy()
+        result: np.ndarray = (self.weights.T @ values.double().cpu()).numpy()
         return result
 
 

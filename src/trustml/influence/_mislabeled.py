@@ -32,6 +32,8 @@ class MislabelRanking(Result):
         What the model predicts for the row when it has not seen it.
     method : str
         How suspicion was measured.
+    classes : numpy.ndarray or None
+        The user's label of each class index; None where there are no classes.
     """
 
     order: np.ndarray
@@ -39,6 +41,17 @@ class MislabelRanking(Result):
     given: np.ndarray
     suggested: np.ndarray
     method: str
+    classes: np.ndarray | None = None
+
+    @property
+    def given_labels(self) -> np.ndarray:
+        """The labels of the training data, as the user writes them."""
+        return self.given if self.classes is None else self.classes[self.given]
+
+    @property
+    def suggested_labels(self) -> np.ndarray:
+        """What the model predicts for rows that it has not seen, as the user writes labels."""
+        return self.suggested if self.classes is None else self.classes[self.suggested]
 
     def top(self, k: int = 10) -> np.ndarray:
         """Return the k most suspicious rows.
@@ -57,7 +70,8 @@ class MislabelRanking(Result):
     def _columns(self) -> dict[str, Any]:
         columns: dict[str, Any] = {"train_row": self.order, "score": self.scores[self.order]}
         if self.given.ndim == self.suggested.ndim == 1:
-            columns |= {"given": self.given[self.order], "suggested": self.suggested[self.order]}
+            columns["given"] = self.given_labels[self.order]
+            columns["suggested"] = self.suggested_labels[self.order]
         return columns
 
 
@@ -111,6 +125,7 @@ def find_mislabeled(
         given=to_numpy(targets),
         suggested=to_numpy(_decided(influence, outputs)),
         method=method,
+        classes=influence.model_.classes_,
     )
 
 
