@@ -31,6 +31,13 @@ class Split:
     def __len__(self) -> int:
         return len(self.y)
 
+    def __repr__(self) -> str:
+        """Shapes, not numbers."""
+        groups = f", sensitive_features={list(self.sensitive_features)}"
+        return (
+            f"Split(X={self.X.shape}, y={self.y.shape}{groups if self.sensitive_features else ''})"
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Example:
