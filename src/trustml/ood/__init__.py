@@ -1,0 +1,45 @@
+"""Out-of-distribution detection: scores, verdicts at a stated error rate, drift.
+
+Every detector is fitted on in-distribution rows and scores new ones, higher = more out of
+distribution. `calibrate` turns scores into conformal p-values, alarms and discoveries. Features
+and head are found in the model; detectors are functions of one forward pass, which a `Suite`
+shares among all of them. `Fused` is the default.
+"""
+
+from trustml.ood import metrics
+from trustml.ood._calibration import Calibration
+from trustml.ood._detector import Detector
+from trustml.ood._drift import DriftByFeature, DriftResult, drift_test
+from trustml.ood._energy import Energy
+from trustml.ood._entropy import Entropy
+from trustml.ood._fused import Fused
+from trustml.ood._knn import Knn
+from trustml.ood._laplace import LastLayerLaplace
+from trustml.ood._mahalanobis import Mahalanobis
+from trustml.ood._maxlogit import MaxLogit
+from trustml.ood._msp import Msp
+from trustml.ood._rmd import RelativeMahalanobis
+from trustml.ood._seen import UnsuitableError
+from trustml.ood._suite import Suite
+from trustml.ood._table import DetectorTable
+
+__all__ = [  # noqa: RUF022 - in reading order
+    "Msp",
+    "MaxLogit",
+    "Entropy",
+    "Energy",
+    "Mahalanobis",
+    "RelativeMahalanobis",
+    "Knn",
+    "LastLayerLaplace",
+    "Fused",
+    "Suite",
+    "Detector",
+    "Calibration",
+    "DetectorTable",
+    "UnsuitableError",
+    "drift_test",
+    "DriftResult",
+    "DriftByFeature",
+    "metrics",
+]

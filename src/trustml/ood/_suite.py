@@ -1,0 +1,199 @@
+"""Many detectors, one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
+
+from trustml.core.validation import check_alpha, restore
+from trustml.model import Model, as_model
+from trustml.ood._calibration import Calibration
+from trustml.ood._detector import Detector, as_scores
+from trustml.ood._roster import Choice, fit_all, make
+from trustml.ood._seen import labels_of
+from trustml.ood._table import DetectorTable
+
+
+class Suite(BaseEstimator):
+    """Detectors that share one forward pass in each of ``fit``, ``score`` and ``calibrate``.
+
+    Parameters
+    ----------
+    model : Model or estimator
+        What the rows are judged with.
+    detectors : "all" or sequence of str, type or Detector
+        "all" takes every detector that fits the model and the data, and keeps the reasons of
+        those that do not in ``left_out_``; of a list, one that does not fit is an error.
+
+    Attributes
+    ----------
+    detectors_ : dict of str to Detector
+        The fitted detectors by column name.
+    left_out_ : dict of str to str
+        Name and reason of each detector that "all" left out.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> X, y = load_iris(return_X_y=True)
+    >>> suite = Suite(LogisticRegression(max_iter=1000).fit(X, y), ["Msp", "Energy"]).fit(X)
+    >>> suite.score(X).columns
+    ('Msp', 'Energy')
+    """
+
+    model_: Model
+    detectors_: dict[str, Detector]
+    left_out_: dict[str, str]
+
+    def __init__(self, model: Any, detectors: str | Sequence[Choice] = "all") -> None:
+        self.model = model
+        self.detectors = detectors
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn what in-distribution looks like, in one forward pass.
+
+        Parameters
+        ----------
+        X : array, tensor, frame, Dataset or DataLoader of n rows
+            In-distribution rows, usually the training data.
+        y : array of shape (n,) or None
+            Their labels; None takes the model's predictions.
+
+        Returns
+        -------
+        Suite
+            Itself; an earlier fit and its calibration are forgotten.
+        """
+        model, members = as_model(self.model), make(self.detectors, self.model)
+        observation = model.observe(X)
+        labels = labels_of(model, observation, y)
+        strict = not isinstance(self.detectors, str)
+        self.detectors_, self.left_out_ = fit_all(
+            members, model, observation, labels, strict=strict
+        )
+        self.model_ = model
+        return self
+
+    def score(self, X: Any) -> DetectorTable:
+        """Return every detector's scores, in one forward pass.
+
+        Parameters
+        ----------
+        X : array, tensor, frame, Dataset or DataLoader of n rows
+            Rows to judge.
+
+        Returns
+        -------
+        DetectorTable
+            Values of shape (n, k), higher = more out of distribution.
+        """
+        return self._table(X, "score", lambda _, scores: scores)
+
+    def calibrate(self, X_cal: Any) -> Self:
+        """Keep every detector's scores of in-distribution rows, in one forward pass.
+
+        Parameters
+        ----------
+        X_cal : array, tensor, frame, Dataset or DataLoader of n rows
+            In-distribution rows used neither to train the model nor in ``fit``.
+
+        Returns
+        -------
+        Suite
+            Itself.
+        """
+        for name, scores in self._scores(X_cal).items():
+            self.detectors_[name].calibration_ = Calibration(scores)
+        return self
+
+    def p_values(self, X: Any) -> DetectorTable:
+        """Return every detector's conformal p-values.
+
+        Parameters
+        ----------
+        X : array, tensor, frame, Dataset or DataLoader of n rows
+            Rows to judge.
+
+        Returns
+        -------
+        DetectorTable
+            Values of shape (n, k); small = unlike the calibration rows.
+        """
+        self._check_calibrated()
+        return self._table(X, "p-value", lambda c, scores: c.calibration_.p_values(scores))
+
+    def alarm(self, X: Any, alpha: float = 0.05) -> DetectorTable:
+        """Return every detector's alarms, each at false-alarm rate ``alpha``.
+
+        Parameters
+        ----------
+        X : array, tensor, frame, Dataset or DataLoader of n rows
+            Rows to judge.
+        alpha : float in (0, 1)
+            Allowed probability of an alarm on an in-distribution row, of one detector; an
+            alarm of any of k detectors may be k times as likely (`Fused` gives one verdict).
+
+        Returns
+        -------
+        DetectorTable
+            Booleans of shape (n, k).
+        """
+        alpha = check_alpha(alpha)
+        self._check_calibrated()
+        return self._table(X, "alarm", lambda c, scores: c.calibration_.alarm(scores, alpha))
+
+    def discoveries(self, X: Any, q: float = 0.1) -> DetectorTable:
+        """Return every detector's discoveries in a batch, at false discovery rate ``q``.
+
+        Parameters
+        ----------
+        X : array, tensor, frame, Dataset or DataLoader of n rows
+            A batch, judged together.
+        q : float in (0, 1)
+            Allowed expected share of in-distribution rows among one detector's discoveries.
+
+        Returns
+        -------
+        DetectorTable
+            Booleans of shape (n, k).
+        """
+        self._check_calibrated()
+        return self._table(X, "discovery", lambda c, scores: c.calibration_.discoveries(scores, q))
+
+    def _table(
+        self,
+        X: Any,
+        quantity: str,
+        say: Callable[[Detector, NDArray[np.float64]], NDArray[Any]],
+    ) -> DetectorTable:
+        columns = {
+            name: say(self.detectors_[name], scores) for name, scores in self._scores(X).items()
+        }
+        values = restore(np.stack(list(columns.values()), axis=1), X)
+        return DetectorTable(values, tuple(columns), quantity)
+
+    def _scores(self, X: Any) -> dict[str, NDArray[np.float64]]:
+        self._check_fitted()
+        observation = self.model_.observe(X)
+        return {
+            name: as_scores(detector.score_observation(observation))
+            for name, detector in self.detectors_.items()
+        }
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "model_"):
+            raise NotFittedError("this Suite is not fitted; call fit(X_in) first")
+
+    def _check_calibrated(self) -> None:
+        self._check_fitted()
+        if not all(hasattr(detector, "calibration_") for detector in self.detectors_.values()):
+            raise NotFittedError(
+                "this Suite is not calibrated; call calibrate(X_cal) with in-distribution rows "
+                "that fit did not see"
+            )
