@@ -1,5 +1,7 @@
 """Last-layer Laplace against the dense formula."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -120,6 +122,20 @@ def test_weight_decay_of_the_last_layer_is_in_the_curvature(digits):
     expected = dense(Z, L, Z[:20], L[:20], decay, 1e-3)
     score = LastLayerLaplace(decayed, damping=1e-3).fit(X).score(X[:20])
     np.testing.assert_allclose(score, expected, rtol=1e-6)
+
+
+def test_reparametrised_heads_are_served(digits):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        plain = nn.Sequential(nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 3))
+    normed = copy.deepcopy(plain)
+    nn.utils.parametrizations.weight_norm(normed[2])
+    X, y = digits.X_train[:90], digits.y_train[:90] % 3
+    scores = [
+        LastLayerLaplace(trustml.wrap(net, train=(X, y), weight_decay=decay)).fit(X).score(X)
+        for net, decay in ((plain, {"2.bias": 0.1}), (normed, {"2.bias": 0.1, "original": 0.1}))
+    ]
+    np.testing.assert_allclose(scores[0], scores[1], rtol=1e-4)
 
 
 def test_blocks_do_not_change_the_scores(digits, monkeypatch):

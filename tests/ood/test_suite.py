@@ -101,7 +101,7 @@ def test_a_chosen_detector_that_does_not_fit_is_an_error(digits):
     with pytest.raises(ValueError, match="Knn needs features"):
         Suite(forest, ["Msp", "Knn"]).fit(digits.X_train)
     regressor = RandomForestRegressor(5, random_state=0).fit(digits.X_train, digits.y_train)
-    with pytest.raises(ValueError, match="no detector fits this model"):
+    with pytest.raises(ValueError, match="neither class probabilities nor features"):
         Suite(regressor).fit(digits.X_train)
 
 

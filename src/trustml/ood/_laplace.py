@@ -171,9 +171,12 @@ def _head_weight_decay(model: Model) -> dict[str, float]:
     space = ParameterSpace(model.module, "last_layer", head=model.head_name)
     decays = space.unflatten(space.expand(weight_decay))
     named = dict(model.module.named_parameters())
+    # A reparametrised weight (weight norm) is no parameter of the module: its L2 term is unknown.
     return {
-        "weight" if named[name] is layer.weight else "bias": float(decay.flatten()[0])
+        key: float(decay.flatten()[0])
+        for key, parameter in (("weight", layer.weight), ("bias", layer.bias))
         for name, decay in decays.items()
+        if named[name] is parameter
     }
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trustml.model import Model, Observation
 from trustml.ood._detector import Detector, catalogue
-from trustml.ood._seen import UnsuitableError
+from trustml.ood._seen import UnsuitableError, provided
 
 Choice = str | type[Detector] | Detector
 
@@ -68,6 +68,11 @@ def fit_all(
     UnsuitableError
         If none fits, or one does not and ``strict`` holds.
     """
+    if not provided(model, observation, None):
+        raise UnsuitableError(
+            f"no detector fits {model!r}: it gives neither class probabilities nor features; "
+            "drift_test(model, X_ref, X_new) compares samples of any model"
+        )
     fitted, left_out = {}, {}
     for name, detector in members.items():
         try:
@@ -78,7 +83,7 @@ def fit_all(
             left_out[name] = str(error)
     if not fitted:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
-        raise UnsuitableError(f"no detector fits this model and data. {reasons}")
+        raise UnsuitableError(f"no detector fits this model and these rows. {reasons}")
     return fitted, left_out
 
 
