@@ -32,6 +32,18 @@ def test_every_refit_is_predicted(alpha, method, fit_intercept):
     np.testing.assert_allclose(got, truth, rtol=1e-10, atol=1e-10 * np.abs(truth).max())
 
 
+@pytest.mark.parametrize("method", ["cholesky", "dual"])
+def test_more_parameters_than_rows_are_no_exception(method):
+    rng = np.random.default_rng(0)
+    A, b = rng.normal(size=(50, 66)), rng.normal(size=50)
+    model = wrap(Ridge(alpha=0.01, solver="cholesky").fit(A[:40], b[:40]), train=(A[:40], b[:40]))
+    inf = InfluenceFunctions(model, method=method).fit()
+    assert inf.damping_.value == 0  # weight decay makes the curvature definite
+    truth = leave_one_out(model, np.arange(40), A[40:], measure=prediction)
+    got = inf.scores(A[40:], measure=prediction).values
+    np.testing.assert_allclose(got, truth, rtol=1e-8, atol=1e-10 * np.abs(truth).max())
+
+
 def test_parameters_and_own_residuals_follow_the_textbook():
     model = wrap(Ridge(alpha=0.5, fit_intercept=False).fit(X[:N], Y[:N]), train=(X[:N], Y[:N]))
     inf = InfluenceFunctions(model).fit()
