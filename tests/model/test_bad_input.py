@@ -32,7 +32,7 @@ def models():
     [
         (X[:, :3], r"\(n, 4\), got \(30, 3\)"),
         (X[0], r"\(n, 4\), got \(4,\)"),
-        (X[:0], "no rows"),
+        (X[:0], "no rows|0 rows"),
         (np.where(X > 1, np.nan, X), "NaN"),
         (np.where(X > 1, np.inf, X), "infinite"),
         ([[1.0, 2.0], [3.0]], "ragged|inhomogeneous"),

@@ -258,3 +258,17 @@ def test_without_train_there_is_no_objective(iris):
         _ = model.objective
     with pytest.raises(ValueError, match="train="):
         _ = model.weight_decay
+
+
+def test_class_weights_by_name(cancer):
+    X, y = cancer
+    names = np.array(["ill", "well"])[y]
+    estimator = LogisticRegression(class_weight={"ill": 4.0}, **TIGHT).fit(X, names)
+    model = wrap(estimator, train=(X, names))
+    assert stationary(model) < 1e-6
+    plain = wrap(LogisticRegression(**TIGHT).fit(X, names)).replace(
+        model.objective.space, model.objective.space.vector()
+    )
+    np.testing.assert_allclose(
+        model.loss(X, names), plain.loss(X, names) * np.where(names == "ill", 4.0, 1.0)
+    )

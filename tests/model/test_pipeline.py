@@ -1,14 +1,20 @@
 """Pipelines: scalers as layers, encoders as a prefix, inputs in the user's units."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 from sklearn.compose import ColumnTransformer, make_column_transformer
 from sklearn.decomposition import PCA, TruncatedSVD
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.feature_selection import SelectKBest, VarianceThreshold
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import (
@@ -200,3 +206,56 @@ def test_missing_values_reach_the_imputer_and_nothing_else(people):
     plain = make_pipeline(StandardScaler(), LogisticRegression()).fit(numbers.dropna(), y.drop(3))
     with pytest.raises(ValueError, match="NaN"):
         wrap(plain).predict(numbers)
+
+
+def test_text():
+    words = ["good film", "bad film", "good plot", "bad plot", "good", "bad"] * 5
+    y = ["up", "down"] * 15
+    estimator = make_pipeline(TfidfVectorizer(), LogisticRegression(**TIGHT)).fit(words, y)
+    model = wrap(estimator, train=(words, y))
+    np.testing.assert_allclose(model.predict_proba(words), estimator.predict_proba(words))
+    assert model.predict(["good", "bad"]).tolist() == ["up", "down"]
+    assert stationary(model) < 1e-6
+    assert len(model.retrain(range(20)).train) == 20
+    forest = make_pipeline(TfidfVectorizer(), RandomForestClassifier(3)).fit(words, y)
+    np.testing.assert_array_equal(wrap(forest).predict(words), forest.predict(words))
+
+
+def test_sparse_rows(raw):
+    X, y = raw
+    sparse = csr_matrix(np.where(X > 1, X, 0))
+    estimator = make_pipeline(MaxAbsScaler(), LogisticRegression(**TIGHT)).fit(sparse, y)
+    model = wrap(estimator, train=(sparse, y))
+    np.testing.assert_allclose(
+        model.predict_proba(sparse), estimator.predict_proba(sparse), atol=1e-9
+    )
+    assert stationary(model) < 1e-6
+
+
+def test_a_search_at_the_end(raw):
+    X, y = raw
+    search = GridSearchCV(LogisticRegression(**TIGHT), {"C": [0.1, 1.0]}, cv=2)
+    estimator = make_pipeline(StandardScaler(), search).fit(X, y)
+    model = wrap(estimator, train=(X, y))
+    np.testing.assert_allclose(model.predict_proba(X), estimator.predict_proba(X))
+    assert stationary(model) < 1e-6
+    assert stationary(model.retrain(np.arange(100))) < 1e-6
+
+
+def test_models_can_be_stored(people, raw):
+    X, y = people
+    encoded = make_pipeline(
+        make_column_transformer((OneHotEncoder(), ["city"]), remainder="drop"),
+        LogisticRegression(class_weight="balanced"),
+    ).fit(X, y)
+    table, labels = raw
+    for estimator, train in (
+        (encoded, (X, y)),
+        (MLPClassifier((2,), solver="lbfgs").fit(table, labels), (table, labels)),
+        (Ridge().fit(table, labels), (table, labels)),
+        (RandomForestClassifier(2).fit(table, labels), (table, labels)),
+    ):
+        model = wrap(estimator, train=train)
+        again = pickle.loads(pickle.dumps(model))
+        np.testing.assert_array_equal(again.predict(train[0]), model.predict(train[0]))
+        assert len(again.retrain(range(100)).train) == 100

@@ -189,3 +189,18 @@ def test_what_cannot_be_wrapped(iris):
 
     with pytest.raises(TypeError, match="predict_proba nor decision_function"):
         wrap(Bare().fit(X, np.arange(len(X)) % 2))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 150, 1000])
+def test_callables_are_asked_in_batches(batch_size, iris):
+    X, _ = iris
+    sizes = []
+
+    def function(rows):
+        sizes.append(len(rows))
+        return rows[:, :3]
+
+    model = wrap(function, task="classification", batch_size=batch_size)
+    np.testing.assert_array_equal(model.logits(X), X[:, :3])
+    assert max(sizes) <= batch_size
+    assert sum(sizes) == len(X)

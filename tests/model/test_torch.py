@@ -348,3 +348,21 @@ def test_cuda():
     assert isinstance(model.predict_proba(X.numpy()), np.ndarray)
     assert model.predict_proba(X).device.type == "cpu"
     assert model.predict_proba(X.cuda()).device.type == "cuda"
+
+
+def test_batches_shrink_when_memory_runs_out():
+    class Hungry(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.sizes = network(), []
+
+        def forward(self, x):
+            self.sizes.append(len(x))
+            if len(x) > 10:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return self.inner(x)
+
+    module = Hungry()
+    model = wrap(module, task="classification")
+    torch.testing.assert_close(model.logits(X), wrap(module.inner, task="classification").logits(X))
+    assert max(module.sizes) == 40

@@ -74,6 +74,8 @@ class Recipe:
         names = check_names(self.feature_names, width, "feature_names")
         if names is None and passes.intake.columns is not None:
             names = list(passes.intake.columns)
+        train = self.train_fn or converted.refit
+        kept = labels if converted.classes is None else None  # an estimator says its own
         model = Model(
             converted,
             passes,
@@ -81,7 +83,7 @@ class Recipe:
             labels=labels,
             loss_fn=self._loss(converted, passes, task),
             training=data,
-            refit=self._refit(converted, labels),
+            refit=None if train is None else Refit(self, train, kept),
             bounds=self.bounds,
             feature_names=names,
             class_names=self.class_names,
@@ -118,19 +120,20 @@ class Recipe:
             n_outputs = None  # the loss reads [0, f] or log-probabilities, never one column
         return as_loss(self.loss, task, n_outputs)
 
-    def _refit(
-        self, converted: Converted, labels: Labels | None
-    ) -> Callable[[Any, Any, int], Model] | None:
-        if self.train_fn is None and converted.refit is None:
-            return None
-        train_fn, own = self.train_fn, converted.refit
 
-        def refit(X: Any, y: Any, n: int) -> Model:
-            fitted = train_fn(X, y) if train_fn is not None else own(X, y, n)  # type: ignore[misc]
-            kept = labels if converted.classes is None else None
-            return self.build(fitted, Training.of((X, y)), kept)
+@dataclass(frozen=True)
+class Refit:
+    """(X, y, n) -> the model trained on these rows, by ``train_fn`` or its converter."""
 
-        return refit
+    recipe: Recipe
+    train: Callable[..., Any]
+    labels: Labels | None
+
+    def __call__(self, X: Any, y: Any, n: int) -> Model:
+        """Return the new model."""
+        own = self.recipe.train_fn is None
+        fitted = self.train(X, y, n) if own else self.train(X, y)
+        return self.recipe.build(fitted, Training.of((X, y)), self.labels)
 
 
 def _look(passes: Passes, data: Training) -> None:

@@ -65,6 +65,7 @@ def convert(
 
 
 def _differentiable(estimator: Any, labels: NDArray[Any] | None) -> Converted | None:
+    estimator = _inner(estimator)
     for converter in (linear, glm, mlp):
         converted: Converted | None = converter.convert(estimator, labels)
         if converted is not None:
@@ -73,12 +74,16 @@ def _differentiable(estimator: Any, labels: NDArray[Any] | None) -> Converted | 
 
 
 def _fitted(estimator: Any) -> Any:
-    """Return the estimator inside a search or a frozen one, or say that it is not fitted."""
+    """Return the estimator, or the one inside a search; say so if it is not fitted."""
     from sklearn.base import BaseEstimator
     from sklearn.utils.validation import check_is_fitted
 
     if isinstance(estimator, BaseEstimator):
         check_is_fitted(estimator)
+    return _inner(estimator)
+
+
+def _inner(estimator: Any) -> Any:
     while True:
         inner = getattr(estimator, "best_estimator_", None)
         if inner is None and type(estimator).__name__ == "FrozenEstimator":

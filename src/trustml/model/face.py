@@ -148,8 +148,7 @@ class Model:
     def train(self) -> Data | None:
         """Encoded training inputs and targets; None without ``train=``."""
         if self._training is not None and self._train is None:
-            intake = self._passes.intake
-            self._train = self._training.encoded(intake.data, intake.inputs, self.targets)
+            self._train = self._training.encoded(self._passes.intake, self.targets)
         return self._train
 
     @property

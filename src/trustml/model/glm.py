@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trustml.core.losses import OutputLoss, Poisson, SquaredError
 from trustml.model.converted import Converted, fitted_columns
-from trustml.model.linear import HEAD, linear_model, refitter
+from trustml.model.linear import HEAD, Refit, linear_model
 
 
 def _power(estimator: Any) -> float | None:
@@ -66,7 +66,7 @@ def convert(estimator: Any, labels: NDArray[Any] | None) -> Converted | None:
         n_features=width,
         feature_names=names,
         head_name=HEAD,
-        refit=refitter(estimator, ("alpha",), {}),
+        refit=Refit(estimator, ("alpha",)),
         no_objective=None
         if loss is not None
         else f"the deviance of power {power:g} is not supported",

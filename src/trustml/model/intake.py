@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from trustml.core.batches import Data, Inputs, as_data
+from trustml.core.batches import Data, Inputs, apply, as_data
 from trustml.core.validation import as_tensor, check_finite, frame_columns, to_numpy
 from trustml.model.converted import Converted, Task
 
@@ -42,31 +42,32 @@ class Intake:
         self.takes_tensors: bool | None = None
 
     def data(self, X: Any) -> Data:
-        """Return rows of any kind as ``Data`` of prepared inputs."""
+        """Return rows of any kind as ``Data``, prepared batch by batch."""
         if isinstance(X, Data):
             return X
-        if isinstance(X, (Dataset, DataLoader)):
-            return as_data(X, prepare=self.inputs, dtype=self.dtype, device=self.device)
-        if isinstance(X, Tensor) or is_several(X) or self._converted.encode is None:
-            return as_data(self.inputs(X))
-        return as_data(X, prepare=self.inputs)
+        if is_several(X) and isinstance(X, tuple):
+            return as_data(self.prepared(X), device=self.device)
+        return as_data(dense(X), prepare=self.inputs, dtype=self.dtype, device=self.device)
 
     def inputs(self, X: Any) -> Inputs:
         """Return what the module eats: checked, encoded, on its device and in its dtype."""
+        return apply(lambda part: part.to(self.device), self.prepared(X))
+
+    def prepared(self, X: Any) -> Inputs:
+        """Return the same as ``inputs``, where it is: the whole training set may not fit a GPU."""
         if is_several(X):
             if isinstance(X, Mapping):
-                return {
-                    str(key): self._placed(as_tensor(part), str(key)) for key, part in X.items()
-                }
-            return tuple(self._placed(as_tensor(part), f"X[{i}]") for i, part in enumerate(X))
+                return {str(key): self._cast(as_tensor(part), str(key)) for key, part in X.items()}
+            return tuple(self._cast(as_tensor(part), f"X[{i}]") for i, part in enumerate(X))
         if self._converted.encode is not None:
             X = self._converted.encode(self.rows(X))
-            return self._placed(as_tensor(X), "X after preprocessing")
+            return self._cast(as_tensor(X), "X after preprocessing")
+        X = dense(X)
         self._check_columns(X)
         x = as_tensor(X)
         self._check_shape(x)
         keep = self._tokens and not x.is_floating_point()
-        return self._placed(x if keep else x.to(self.dtype), "X")
+        return self._cast(x if keep else x.to(self.dtype), "X")
 
     def continuous(self, X: Any, what: str) -> Tensor:
         """Return inputs that equal X, number by number: what can be moved a little.
@@ -124,9 +125,8 @@ class Intake:
             X = as_data(X).inputs
         if self._converted.wants_tensors:
             x = as_tensor(X, device=self.device)
-            return self._placed(x if x.is_floating_point() else x.to(self.dtype), "X")
-        if isinstance(X, Data):
-            X = X.inputs
+            return self._cast(x.to(self.dtype), "X")
+        X = dense(X.inputs if isinstance(X, Data) else X)
         if is_several(X):
             return X
         if len(X) == 0:
@@ -191,11 +191,11 @@ class Intake:
             raise ValueError(f"y has {given} columns, but the model has {n_outputs} outputs")
         return target
 
-    def _placed(self, x: Tensor, name: str) -> Tensor:
+    def _cast(self, x: Tensor, name: str) -> Tensor:
         if x.ndim == 0 or len(x) == 0:
             raise ValueError(f"{name} has no rows (shape {tuple(x.shape)}); at least one is needed")
         check_finite(x, name)
-        return x.to(self.device, self.dtype if x.is_floating_point() else x.dtype)
+        return x.to(self.dtype) if x.is_floating_point() else x
 
     def _check_columns(self, X: Any) -> None:
         """Refuse a frame whose columns are not those of the fit, in order."""
@@ -218,6 +218,11 @@ class Intake:
         if width is not None and (x.ndim != 2 or x.shape[1] != width):
             hint = "; a single row is X[None, :]" if x.ndim == 1 else ""
             raise ValueError(f"X must have shape (n, {width}), got {tuple(x.shape)}{hint}")
+
+
+def dense(X: Any) -> Any:
+    """Return a scipy sparse matrix as an array, anything else as it is."""
+    return X.toarray() if hasattr(X, "toarray") and hasattr(X, "nnz") else X
 
 
 def is_several(X: Any) -> bool:

@@ -58,12 +58,11 @@ def linear_model(coef: Any, intercept: Any | None) -> nn.Sequential:
     return module
 
 
-def refitter(
-    estimator: Any, mean_form: tuple[str, ...], fixed: dict[str, Any]
-) -> Callable[..., Any]:
-    """Return (X, y, n) -> a fitted clone with the penalty that it had for n rows.
+@dataclass(frozen=True)
+class Refit:
+    """(X, y, n) -> a fitted clone with the penalty that it had for n rows.
 
-    Parameters
+    Attributes
     ----------
     estimator : estimator
         What to clone.
@@ -72,21 +71,20 @@ def refitter(
         the penalty to stay in proportion to the sum of losses.
     fixed : dict
         Parameters to set.
-
-    Returns
-    -------
-    callable
     """
 
-    def refit(X: Any, y: Any, n: int) -> Any:
+    estimator: Any
+    mean_form: tuple[str, ...] = ()
+    fixed: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, X: Any, y: Any, n: int) -> Any:
+        """Return the estimator fitted on these rows."""
         from sklearn.base import clone
 
-        fresh = clone(estimator).set_params(**fixed)
+        fresh = clone(self.estimator).set_params(**self.fixed)
         scale = n / len(y)
-        fresh.set_params(**{name: getattr(estimator, name) * scale for name in mean_form})
+        fresh.set_params(**{name: getattr(self.estimator, name) * scale for name in self.mean_form})
         return fresh.fit(X, y)
-
-    return refit
 
 
 def class_weights(estimator: Any, labels: NDArray[Any] | None) -> dict[Any, float] | None:
@@ -315,7 +313,7 @@ def convert(estimator: Any, labels: NDArray[Any] | None) -> Converted | None:
         n_features=width,
         feature_names=names,
         head_name=HEAD,
-        refit=refitter(fit.template or estimator, fit.mean_form, fit.fixed) if fit.refits else None,
+        refit=Refit(fit.template or estimator, fit.mean_form, fit.fixed) if fit.refits else None,
         no_objective=fit.refused,
     )
 

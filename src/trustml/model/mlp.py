@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -127,19 +128,23 @@ def convert(estimator: Any, labels: NDArray[Any] | None) -> Converted | None:
         n_features=width,
         feature_names=names,
         head_name=HEAD,
-        refit=_refitter(estimator),
+        refit=Refit(estimator),
     )
 
 
-def _refitter(estimator: Any) -> Callable[[Any, Any, int], Any]:
-    def refit(X: Any, y: Any, n: int) -> Any:
+@dataclass(frozen=True)
+class Refit:
+    """(X, y, n) -> a fitted clone with the penalty that it had for n rows."""
+
+    estimator: Any
+
+    def __call__(self, X: Any, y: Any, n: int) -> Any:
+        """Return the estimator fitted on these rows."""
         from sklearn.base import clone
 
-        fresh = clone(estimator)
-        if estimator.alpha:
+        old, fresh = self.estimator, clone(self.estimator)
+        if old.alpha:
             # n * penalty(n) multiplies ½‖w‖² beside the SUM of losses: hold that.
-            held = n * batch_penalty(estimator, n) / (len(y) * batch_penalty(estimator, len(y)))
-            fresh.set_params(alpha=estimator.alpha * held)
+            held = n * batch_penalty(old, n) / (len(y) * batch_penalty(old, len(y)))
+            fresh.set_params(alpha=old.alpha * held)
         return fresh.fit(X, y)
-
-    return refit

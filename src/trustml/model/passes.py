@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from trustml.core.batches import Batch, Inputs, forward, is_out_of_memory, map_batches
 from trustml.core.features import Capture
 from trustml.core.modes import evaluating
-from trustml.core.validation import as_tensor
+from trustml.core.validation import as_tensor, take_rows
 from trustml.model.converted import Converted, Outputs, Task
 from trustml.model.intake import Intake
 from trustml.model.observation import Observation
@@ -160,8 +161,14 @@ class Passes:
         rows = self.intake.rows(X)
         if self._converted.call is None:
             raise TypeError(f"{type(self._converted.source).__name__} has no forward pass")
-        given = self._converted.call(rows)
-        outputs = as_tensor(given, name="the outputs", device=self.intake.device)
+        step = len(rows) if self.batch_size == "auto" else self.batch_size
+        parts = (
+            self._converted.call(rows if step >= len(rows) else take_rows(rows, some))
+            for some in np.array_split(np.arange(len(rows)), range(step, len(rows), step))
+        )
+        outputs = torch.cat(
+            [as_tensor(part, name="the outputs", device=self.intake.device) for part in parts]
+        )
         if not outputs.is_floating_point():
             outputs = outputs.to(self.intake.dtype)
         if outputs.ndim == 0 or len(outputs) != len(rows):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,10 +54,10 @@ def convert(estimator: Any, labels: NDArray[Any] | None, convert_end: Convert) -
         end,
         source=estimator,
         module=_joined(layers, end.module),
-        encode=_encoder(estimator[: len(steps)]) if steps else None,
+        encode=Encode(estimator[: len(steps)]) if steps else None,
         n_features=width,
         feature_names=names,
-        refit=_refitter(estimator, end.refit) if end.refit is not None else None,
+        refit=Refit(estimator, end.refit) if end.refit is not None else None,
     )
 
 
@@ -73,23 +73,29 @@ def _joined(layers: list[tuple[str, nn.Module]], end: nn.Module) -> nn.Sequentia
     return module
 
 
-def _encoder(prefix: Any) -> Callable[[Any], Any]:
-    def encode(X: Any) -> Any:
-        encoded = prefix.transform(X)
+@dataclass(frozen=True)
+class Encode:
+    """Raw X -> the dense matrix that the module eats."""
+
+    prefix: Any
+
+    def __call__(self, X: Any) -> Any:
+        """Return the transformed rows."""
+        encoded = self.prefix.transform(X)
         return encoded.toarray() if hasattr(encoded, "toarray") else np.asarray(encoded)
 
-    return encode
 
+@dataclass(frozen=True)
+class Refit:
+    """Refits the last step alone: the transformers stay what the objective takes as given."""
 
-def _refitter(
-    pipeline: Any, refit_end: Callable[[Any, Any, int], Any]
-) -> Callable[[Any, Any, int], Any]:
-    """Refit the last step alone: the transformers stay what the objective takes as given."""
+    pipeline: Any
+    refit_end: Callable[[Any, Any, int], Any]
 
-    def refit(X: Any, y: Any, n: int) -> Any:
+    def __call__(self, X: Any, y: Any, n: int) -> Any:
+        """Return the pipeline with its last step fitted on these rows."""
         from sklearn.pipeline import Pipeline
 
-        fitted = refit_end(pipeline[:-1].transform(X), y, n)
-        return Pipeline([*pipeline.steps[:-1], (pipeline.steps[-1][0], fitted)])
-
-    return refit
+        fitted = self.refit_end(self.pipeline[:-1].transform(X), y, n)
+        steps = self.pipeline.steps
+        return Pipeline([*steps[:-1], (steps[-1][0], fitted)])

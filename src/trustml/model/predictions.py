@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from trustml.core.batches import forward
 from trustml.core.modes import evaluating
 from trustml.model.converted import Converted, Outputs, Task, fitted_columns
 
@@ -77,7 +79,7 @@ def convert_estimator(estimator: Any, labels: NDArray[Any] | None) -> Converted 
     elif hasattr(estimator, "predict_proba"):
         call, kind = estimator.predict_proba, "probabilities"
         if task == "multilabel":
-            call = _positive_columns(estimator)
+            call = PositiveColumns(estimator)
     elif hasattr(estimator, "decision_function"):
         call, kind = estimator.decision_function, "logits"
     else:
@@ -96,36 +98,56 @@ def convert_estimator(estimator: Any, labels: NDArray[Any] | None) -> Converted 
         n_features=width,
         feature_names=names,
         weight_decay={},
-        refit=_refit(estimator),
+        refit=Refit(estimator) if hasattr(estimator, "get_params") else None,
     )
 
 
-def _positive_columns(estimator: Any) -> Callable[[Any], Any]:
-    """Read P(label = 1) from the list of (n, 2) that multi-output classifiers return."""
-    for classes in estimator.classes_:
-        if not set(np.asarray(classes).tolist()) <= {0, 1}:
-            raise TypeError(
-                f"{type(estimator).__name__} has several outputs with classes "
-                f"{[list(c) for c in estimator.classes_][:3]}; only 0/1 labels are supported: wrap "
-                "a classifier of one output"
-            )
+class PositiveColumns:
+    """Reads P(label = 1) from the list of (n, 2) that multi-output classifiers return."""
 
-    def call(X: Any) -> Any:
+    def __init__(self, estimator: Any) -> None:
+        for classes in estimator.classes_:
+            if not set(np.asarray(classes).tolist()) <= {0, 1}:
+                raise TypeError(
+                    f"{type(estimator).__name__} has several outputs with classes "
+                    f"{[list(c) for c in estimator.classes_][:3]}; only 0/1 labels are supported: "
+                    "wrap a classifier of one output"
+                )
+        self.estimator = estimator
+
+    def __call__(self, X: Any) -> NDArray[Any]:
+        """Return probabilities (n, labels)."""
+        parts = self.estimator.predict_proba(X)
         columns = [
             part[:, list(classes).index(1)] if 1 in classes else np.zeros(len(part))
-            for part, classes in zip(estimator.predict_proba(X), estimator.classes_, strict=True)
+            for part, classes in zip(parts, self.estimator.classes_, strict=True)
         ]
         return np.column_stack(columns)
 
-    return call
+
+@dataclass(frozen=True)
+class Refit:
+    """(X, y, n) -> a fitted clone; what regularises it is its own affair."""
+
+    estimator: Any
+
+    def __call__(self, X: Any, y: Any, n: int) -> Any:
+        """Return the estimator fitted on these rows."""
+        from sklearn.base import clone
+
+        return clone(self.estimator).fit(X, y)
 
 
-def _refit(estimator: Any) -> Callable[[Any, Any, int], Any] | None:
-    from sklearn.base import clone
+@dataclass(frozen=True)
+class Forward:
+    """A module without parameters, in eval mode."""
 
-    if not hasattr(estimator, "get_params"):
-        return None
-    return lambda X, y, n: clone(estimator).fit(X, y)
+    module: nn.Module
+
+    def __call__(self, X: Any) -> Tensor:
+        """Return its outputs."""
+        with torch.no_grad(), evaluating(self.module):
+            return forward(self.module, X)
 
 
 def convert_callable(function: Any, task: Task | None) -> Converted:
@@ -143,20 +165,12 @@ def convert_callable(function: Any, task: Task | None) -> Converted:
     -------
     Converted
     """
-    call = function
-    if isinstance(function, nn.Module):
-        module = function
-
-        def call(X: Any) -> Tensor:
-            with torch.no_grad(), evaluating(module):
-                result: Tensor = module(X)
-            return result
-
+    is_module = isinstance(function, nn.Module)
     return Converted(
         source=function,
-        call=call,
+        call=Forward(function) if is_module else function,
         outputs="values" if task == "regression" else None,
         task=task,
         weight_decay={},
-        wants_tensors=isinstance(function, nn.Module),
+        wants_tensors=is_module,
     )

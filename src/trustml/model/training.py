@@ -10,8 +10,9 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from trustml.core.batches import Data, Inputs, as_data
+from trustml.core.batches import Data, as_data
 from trustml.core.validation import check_same_length, take_rows
+from trustml.model.intake import Intake, dense
 from trustml.model.labels import raw_labels
 
 
@@ -67,7 +68,7 @@ class Training:
             raise TypeError(
                 f"train must be (X, y), a Dataset or an unshuffled DataLoader, got {given}{size}"
             )
-        X, y = train
+        X, y = dense(train[0]), train[1]
         if isinstance(X, (Dataset, DataLoader)):
             as_data(X)  # refuses shuffling
             return cls(X, y, raw_labels(y), len(y))
@@ -79,18 +80,15 @@ class Training:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def encoded(
-        self,
-        data: Callable[[Any], Data],
-        inputs: Callable[[Any], Inputs],
-        targets: Callable[[Any], Tensor],
-    ) -> Data:
+    def encoded(self, intake: Intake, targets: Callable[[Any], Tensor]) -> Data:
         """Return inputs and targets as the module and its loss take them.
 
         Parameters
         ----------
-        data, inputs, targets : callable
-            The model's ways in: rows of any kind -> Data, one batch, targets.
+        intake : Intake
+            The model's way in.
+        targets : callable
+            Targets as the user writes them -> tensor.
 
         Returns
         -------
@@ -98,8 +96,9 @@ class Training:
             Read when needed for a Dataset, in memory otherwise.
         """
         if isinstance(self.X, (Dataset, DataLoader)):
-            return as_data(self.X, self.labels, prepare=inputs, encode=targets)
-        return as_data(data(self.X).inputs, targets(self.labels))
+            return as_data(self.X, self.labels, prepare=intake.inputs, encode=targets)
+        rows = self.X.inputs if isinstance(self.X, Data) else self.X
+        return as_data(intake.prepared(rows), targets(self.labels), device=intake.device)
 
     def positions(self, indices: Any) -> np.ndarray[Any, Any]:
         """Return row numbers from numbers or a mask.
