@@ -18,7 +18,7 @@ from trustml.robustness._method import Attack
 from trustml.warnings import GradientMaskingWarning
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RobustAccuracy(Result):
     """Accuracy under attack.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 LOSSES = ("ce", "margin")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Aim:
     r"""An attack's goal for each row, and the loss that leads there.
 

@@ -23,7 +23,7 @@ _BATCH = 128  # rows at once: Lanczos keeps up to a hundred vectors of each
 _CLASSES = 20  # wrong classes, strongest first, whose margins are linearised
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CurvatureResult(Result):
     """How the loss bends around each row, and how far the nearest class seems to be.
 

@@ -19,7 +19,7 @@ from trustml.robustness._method import Attack
 from trustml.warnings import GradientMaskingWarning
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RobustnessCurve(Result):
     """Robust accuracy at every radius of a grid.
 

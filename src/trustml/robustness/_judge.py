@@ -15,7 +15,7 @@ from trustml.robustness._problem import Bill
 from trustml.robustness._threat import Threat
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AttackResult(Result):
     """Adversarial points and what is true of them.
 
@@ -61,7 +61,7 @@ class AttackResult(Result):
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Verdict:
     """The judge's findings, all of shape (n,) but the points."""
 

@@ -13,7 +13,7 @@ from trustml.robustness._aim import Aim
 from trustml.robustness._threat import Threat
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bill:
     """Model passes spent on each row, and what its gradients looked like.
 
@@ -40,7 +40,7 @@ class Bill:
         return cls(counts[0], counts[1], marks[0], marks[1])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """Rows to attack, what may be done to them, what is wanted, and the model to query.
 

@@ -11,7 +11,7 @@ from trustml.robustness._problem import Problem
 from trustml.robustness._threat import dual_lengths
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rivals:
     """The strongest wrong classes of each row, best first by logit.
 

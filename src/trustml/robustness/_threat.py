@@ -28,7 +28,7 @@ def dual_lengths(gradient: Tensor, norm: str) -> Tensor:
     return flat.abs().sum(1) if norm == "linf" else torch.linalg.vector_norm(flat, dim=1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Threat:
     """The points that the attacker may return for each row.
 
