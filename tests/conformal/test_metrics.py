@@ -126,6 +126,26 @@ def test_reliability_is_what_ece_sums() -> None:
         assert (found.confidence >= found.low).all()
 
 
+def test_bins_hold_their_right_ends() -> None:
+    p = np.array([[0.5, 0.5], [0.75, 0.25], [0.76, 0.24], [1.0, 0.0]])
+    found = metrics.reliability([0, 0, 0, 0], p, n_bins=4)
+    assert found.n.tolist() == [1, 1, 2]
+    assert found.low.tolist() == [0.25, 0.5, 0.75]
+    assert found.high.tolist() == [0.5, 0.75, 1.0]
+
+
+def test_calibration_test_counts_ties() -> None:
+    # Six coins show four different errors only: ties must count against calibration's foes.
+    rng, p = np.random.default_rng(3), np.full((6, 2), 0.5)
+    p_values = [
+        metrics.calibration_test(rng.integers(2, size=6), p, n_resamples=19, random_state=rng)
+        for _ in range(200)
+    ]
+    found = [result.p_value for result in p_values]
+    assert ks_test(found, alternative="greater").p_value > 1e-4
+    assert max(found) == 1.0
+
+
 @pytest.mark.parametrize("classwise", [False, True])
 def test_calibration_test_keeps_its_level_and_finds_overconfidence(classwise: bool) -> None:
     rng, p_values = np.random.default_rng(1), []

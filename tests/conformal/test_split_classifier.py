@@ -46,6 +46,18 @@ def test_sets_are_p_above_alpha_and_nested(digits: object, score: str, condition
     assert (np.diff(sets.astype(int), axis=2) >= 0).all()
 
 
+def test_a_score_at_the_threshold_is_in() -> None:
+    # A forest's probabilities are few, so scores tie with the threshold all the time.
+    p = np.repeat([[0.75, 0.25], [0.5, 0.5], [0.25, 0.75]], 10, axis=0)
+    y = np.zeros(30, dtype=int)
+    y[25:] = 1
+    cp = SplitClassifier(trustml.precomputed("probabilities")).fit(p, y)
+    for alpha in (0.1, 0.3, 0.6, 0.9):
+        sets = cp.predict_set(p, alpha)
+        assert (sets == (cp.p_values(p) > alpha)).all()
+        assert metrics.coverage(y, sets) >= 1 - alpha
+
+
 def test_class_condition_calibrates_each_class(digits: object) -> None:
     cp = SplitClassifier(digits.model, condition="class").fit(digits.X_cal, digits.y_cal)
     p = cp.p_values(digits.X)
@@ -228,7 +240,7 @@ def bad(rows: np.ndarray, value: float) -> np.ndarray:
     [
         (lambda X, y: (X[:, :5], y), ValueError, r"shape \(n, 64\)"),
         (lambda X, y: (X[0], y), ValueError, r"shape \(n, 64\)"),
-        (lambda X, y: (X[:0], y[:0]), ValueError, "no rows|at least one"),
+        (lambda X, y: (X[:0], y[:0]), ValueError, "empty|no rows"),
         (lambda X, y: (bad(X, np.nan), y), ValueError, "NaN"),
         (lambda X, y: (bad(X, np.inf), y), ValueError, "infinite"),
         (lambda X, y: (X, y[:-1]), ValueError, "600 rows"),

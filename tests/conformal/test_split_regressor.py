@@ -121,7 +121,7 @@ def test_bad_difficulty_parameters(diabetes: object) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [(lambda X, y: (X[:, :3], y), r"shape \(n, 10\)"), (lambda X, y: (X, y[1:]), "150 rows"),
-     (lambda X, y: (X[:0], y[:0]), "no rows|at least one"),
+     (lambda X, y: (X[:0], y[:0]), "empty|no rows"),
      (lambda X, y: (X, np.where(y > 100, np.nan, y)), "NaN"),
      (lambda X, y: (np.where(X > 0.1, np.inf, X), y), "infinite"),
      (lambda X, y: (X, np.stack([y, y], 1)), "columns")],

@@ -185,7 +185,7 @@ def test_bad_alpha_and_bad_rows(case: Case) -> None:
             case.ask(predictor, X, alpha)
     with pytest.raises(TypeError, match="alpha"):
         case.ask(predictor, X, "0.1")
-    for rows, text in ((X[:, :3], "shape"), (X[:0], "no rows|at least one"), (X * np.nan, "NaN")):
+    for rows, text in ((X[:, :3], "shape"), (X[:0], "empty|no rows"), (X * np.nan, "NaN")):
         with pytest.raises(ValueError, match=text):
             case.ask(predictor, rows)
 

@@ -48,6 +48,15 @@ def test_step_up_and_step_down_equal_their_definitions(ranks: list[int], percent
     assert bonferroni(p, q).tolist() == [Fraction(r, 40) * m <= level for r in ranks]
 
 
+@pytest.mark.parametrize(("m", "rank", "percent"), [(3, 2, 15), (3, 16, 40), (6, 2, 30)])
+def test_a_tie_of_ranks_and_level_is_a_rejection(m: int, rank: int, percent: int) -> None:
+    # 2 / 40 times 3 is 0.15, and in floats more: equality must reject all the same.
+    assert rank / 40 * m > percent / 100 or rank / 40 > percent / 100
+    k = Fraction(rank * m * 100, 40 * percent)
+    p = np.array([rank / 40] * int(k) + [1.0] * (m - int(k)))
+    assert benjamini_hochberg(p, percent / 100).sum() == k
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
 def test_adjusted_values_are_scipys(p: list[float]) -> None:

@@ -53,11 +53,14 @@ def test_energy_statistic_is_its_definition() -> None:
 
 def test_mmd_statistic_is_its_definition_far_from_the_origin() -> None:
     rng = np.random.default_rng(2)
-    x, y = rng.normal(size=(7, 3)) + 1e6, rng.normal(size=(9, 3)) + 1e6
+    x, y = rng.normal(size=(7, 3)) + 1e6, rng.normal(size=(9, 3)) + 1e6 + 1
     k = lambda a, b: np.exp(-(((a[:, None] - b[None]) ** 2).sum(2)) / 8)  # noqa: E731
     expected = k(x, x).mean() + k(y, y).mean() - 2 * k(x, y).mean()
     found = mmd_test(x, y, bandwidth=2.0, n_permutations=9, random_state=0)
     assert found.statistic == pytest.approx(expected, abs=1e-9)
+    off = lambda a: (k(a, a).sum() - len(a)) / (len(a) * (len(a) - 1))  # noqa: E731
+    unbiased = off(x) + off(y) - 2 * k(x, y).mean()
+    assert found.effect_size == pytest.approx(max(0.0, unbiased) ** 0.5, abs=1e-5)
 
 
 def test_large_samples_are_thinned_and_say_so() -> None:
