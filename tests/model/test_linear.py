@@ -224,9 +224,11 @@ def test_sgd_regressor_is_near_its_ridge(diabetes):
     assert stationary(model) < 0.05
 
 
-def test_multiclass_sgd_only_predicts(iris):
+@pytest.mark.parametrize("loss", ["log_loss", "modified_huber"])
+def test_sgd_with_other_probabilities_only_predicts(loss, iris):
     X, y = iris
-    estimator = SGDClassifier(loss="log_loss", random_state=0).fit(X, y)
+    y = y if loss == "log_loss" else y > 0
+    estimator = SGDClassifier(loss=loss, random_state=0).fit(X, y)
     model = wrap(estimator, train=(X, y))
     assert not model.differentiable  # its probabilities are no softmax of its outputs
     np.testing.assert_allclose(model.predict_proba(X), estimator.predict_proba(X))

@@ -203,8 +203,8 @@ def _least_squares(estimator: Any, labels: NDArray[Any] | None) -> Fit:
 
 def _sgd(estimator: Any, labels: NDArray[Any] | None) -> Fit | None:
     classifier = hasattr(estimator, "classes_")
-    if classifier and len(estimator.classes_) > 2:
-        return None  # one-against-rest probabilities are not the softmax of the outputs
+    if classifier and (len(estimator.classes_) > 2 or estimator.loss == "modified_huber"):
+        return None  # their probabilities are not the softmax of the outputs
     losses: dict[str, tuple[OutputLoss, float]] = {
         "log_loss": (BinaryCrossEntropy(), 1.0),
         "squared_hinge": (Margin("squared_hinge"), 1.0),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -14,6 +15,8 @@ from trustml.core.batches import Data, as_data
 from trustml.core.validation import check_same_length, take_rows
 from trustml.model.intake import Intake, dense
 from trustml.model.labels import raw_labels
+
+_LABEL_ROWS = 512  # the inputs of so many rows are held while labels are collected
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,10 +61,12 @@ class Training:
             If it has no targets, or lengths differ.
         """
         if isinstance(train, (Dataset, DataLoader, Data)):
-            targets = as_data(train).targets
-            if targets is None:
+            parts = [batch.targets for batch in as_data(train).batches(_LABEL_ROWS)]
+            targets = [part for part in parts if part is not None]
+            if not targets:
                 raise ValueError("train has inputs but no targets; its items must be (x, y)")
-            return cls(train, None, raw_labels(targets), len(targets))
+            labels = raw_labels(torch.cat(targets))
+            return cls(train, None, labels, len(labels))
         if not isinstance(train, (tuple, list)) or len(train) != 2:
             given = type(train).__name__
             size = f" of {len(train)}" if isinstance(train, (tuple, list)) else ""
