@@ -195,7 +195,7 @@ def coverage_by_group(
 def coverage_gap(
     y_true: Any, prediction: Any, groups: Any = None, alpha: float = 0.1, classes: Any = None
 ) -> float:
-    """Return the mean over groups of |coverage - (1 - alpha)|, each group counting the same.
+    """Return the mean over groups of abs(coverage - (1 - alpha)), each group counting the same.
 
     Parameters
     ----------

@@ -99,7 +99,7 @@ def ece(
     strategy: str = "uniform",
     classes: Any = None,
 ) -> float:
-    """Return the expected calibration error: mean over rows of |accuracy - confidence| of a bin.
+    """Return the expected calibration error: mean over rows of abs(accuracy - confidence) of a bin.
 
     Biased upwards: perfectly calibrated probabilities show about sqrt(bins / rows) times a
     constant. `calibration_test` says whether an error is more than that.

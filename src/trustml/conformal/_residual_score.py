@@ -18,7 +18,7 @@ Scale = Callable[[Any], np.ndarray]
 
 
 class ResidualScore(ABC):
-    """Score |y - f(x)| / scale(x): what the scale of a row is.
+    """Score abs(y - f(x)) / scale(x): what the scale of a row is.
 
     Subclasses are final. ``name`` is what ``SplitRegressor(score=...)`` knows them by.
     """

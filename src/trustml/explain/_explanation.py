@@ -30,7 +30,7 @@ class Explanation(Result):
     output_names : list of str or None
         Names along the last axis, if there is one.
     completeness : array or Tensor of shape (n,) or (n, c), or None
-        |output - base value - sum of attributions|, in the unit of the output; None where a
+        abs(output - base value - sum of attributions), in the unit of the output; None where a
         method does not promise that they add up.
     uncertainty : array or Tensor, like values, or None
         Standard errors; filled by ``attribute(..., uncertainty=True)``.
