@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.exceptions import NotFittedError
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LinearRegression, Ridge
 
 import trustml
 from trustml.conformal import CvPlusRegressor, JackknifePlusRegressor, _plus_interval, metrics
@@ -104,6 +104,15 @@ def test_small_network_follows_its_refits() -> None:
     assert error < 0.2 * np.abs(in_sample - exact.residuals_).mean()
     a, b = quick.predict_interval(X[:20], 0.2), exact.predict_interval(X[:20], 0.2)
     assert (a - b).abs().mean() < 0.02 * (b[:, 1] - b[:, 0]).mean()
+
+
+def test_damped_models_warn_that_they_have_seen_the_row() -> None:
+    # 50 weights, 20 rows, no weight decay: in-sample residuals are zero, and damped leave-one-out
+    # steps from there cannot say how wrong the model would have been.
+    X = np.random.default_rng(0).normal(size=(20, 50))
+    model = trustml.wrap(LinearRegression().fit(X, X[:, 0]), train=(X, X[:, 0]))
+    with pytest.warns(CoverageWarning, match=r"damped.*refit=True"):
+        JackknifePlusRegressor(model).fit()
 
 
 @BOTH

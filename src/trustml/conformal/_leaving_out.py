@@ -12,11 +12,10 @@ from trustml.warnings import CoverageWarning
 def leaving_out(
     model: Model, what: str, curvature: str = "auto", damping: float | str = "auto"
 ) -> InfluenceFunctions:
-    """Return fitted, leverage-corrected influence functions, undamped where that is possible.
+    """Return fitted, leverage-corrected influence functions, and warn if they are damped.
 
     Damping holds the leave-one-out models near the fitted one, which has seen the row: their
-    residuals shrink, and so do the intervals. It stays only where the curvature needs it, and
-    then a warning says so.
+    residuals shrink, and so do the intervals.
 
     Parameters
     ----------
@@ -42,15 +41,9 @@ def leaving_out(
             f"{what}(model, refit=True), or SplitRegressor"
         )
 
-    def fitted(damping: float | str) -> InfluenceFunctions:
-        return InfluenceFunctions(
-            model, curvature=curvature, damping=damping, correction="leverage"
-        ).fit()
-
-    influence = fitted(damping)
-    chosen = influence.damping_
-    if damping == "auto" and chosen.value > 0 and chosen.stationary and chosen.min_ritz > 0:
-        influence = fitted(0.0)
+    influence = InfluenceFunctions(
+        model, curvature=curvature, damping=damping, correction="leverage"
+    ).fit()
     if influence.damping_.value > 0:
         warnings.warn(
             f"the models without a row are damped (λ = {influence.damping_.value:.2g}: "
