@@ -92,6 +92,9 @@ class TestEveryKind:
         B = ihvp.Diagonal(torch.linspace(1, 2, A.size, dtype=A.dtype))
         eye = torch.eye(A.size, dtype=torch.float64)
         cases = {
+            A + np.float32(0.5): matrix + 0.5 * eye,
+            np.float64(2) * A: 2 * matrix,
+            A * torch.tensor(2): 2 * matrix,
             A + 0.5: matrix + 0.5 * eye,
             0.5 + A: matrix + 0.5 * eye,
             2 * A: 2 * matrix,
@@ -150,8 +153,11 @@ class TestEveryKind:
             A - 0.1
         with pytest.raises(ValueError, match="finite"):
             float("nan") * A
-        with pytest.raises(TypeError):
-            A + "1"
+        for wrong in ("1", True, None, V):
+            with pytest.raises(TypeError):
+                A + wrong
+            with pytest.raises(TypeError):
+                A * wrong
         with pytest.raises(ValueError, match="only be added"):
             A + ihvp.Diagonal(torch.ones(A.size + 1, dtype=A.dtype))
         with pytest.raises(ValueError, match="indices must"):

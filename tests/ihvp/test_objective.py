@@ -173,3 +173,37 @@ def test_a_random_module_is_named(classification):
 
     with pytest.warns(DeterminismWarning, match="different outputs"):
         Objective(Noisy(5, 3).double(), None, classification())
+
+
+def test_callers_may_have_switched_gradients_off(objective, columns):
+    expected = ihvp.Hessian(objective) @ columns, ihvp.GaussNewton(objective) @ columns
+    with torch.no_grad():
+        torch.testing.assert_close(ihvp.Hessian(objective) @ columns, expected[0])
+        torch.testing.assert_close(ihvp.GaussNewton(objective) @ columns, expected[1])
+        assert objective.gradient().abs().sum() > 0
+        assert ihvp.choose_damping(ihvp.Hessian(objective), objective).value > 0
+
+
+def test_graphs_go_when_their_operator_goes(objective, columns):
+    import gc
+    import weakref
+
+    H = ihvp.Hessian(objective)
+    H @ columns
+    leaf = weakref.ref(next(iter(H._sum._leaves.values())))
+    gc.disable()
+    try:
+        del H
+        assert leaf() is None  # no cycle keeps a graph alive
+    finally:
+        gc.enable()
+
+
+def test_held_parameters_get_no_graph(objective):
+    last = objective.restrict("2")
+    leaves = last.leaves()
+    outputs = last.call(leaves, last.data.rows(0, 3).inputs)
+    (body,) = torch.autograd.grad(
+        outputs.sum(), objective.module[0].weight, allow_unused=True, retain_graph=True
+    )
+    assert body is None

@@ -6,6 +6,7 @@ import os
 
 from torch import Tensor
 
+from trustml.core.validation import check_positive_int
 from trustml.ihvp.operators import LinearOperator, leaves
 from trustml.ihvp.solution import Solution
 from trustml.ihvp.solvers import SOLVERS, Factorization
@@ -13,10 +14,12 @@ from trustml.ihvp.solvers.dual import as_low_rank, why_not_dual
 
 _LATER = ("minres", "nystrom", "lissa", "astra", "kfac", "ekfac", "lanczos")
 # A direct solve is exact and serves every later question, so it is worth this many flops
-# (about ten seconds of one core) even where iterating once would be cheaper.
-_DIRECT_BUDGET = 3e11
-# Iterations and flops a parameter, row and column that CG is taken to need.
-_ITERATIONS, _FLOPS = 100, 12
+# (some seconds of one core) even where iterating once would be cheaper.
+_DIRECT_BUDGET = 1e11
+# Iterations, and operations a parameter, row and column, that block CG is taken to need.
+_ITERATIONS, _FLOPS = 30, 12
+# Right-hand sides that are expected of a factorisation.
+_MANY = 1000
 
 
 def solve(
@@ -63,6 +66,7 @@ def factorize(
     method: str = "auto",
     tol: float = 1e-3,
     max_iterations: int | None = None,
+    columns: int | None = None,
 ) -> Factorization:
     """Prepare A⁻¹ once, for many questions.
 
@@ -72,6 +76,9 @@ def factorize(
         The matrix, its damping included.
     method, tol, max_iterations
         As for ``solve``.
+    columns : int or None
+        How many right-hand sides will be asked about: what "auto" weighs a direct solve against.
+        None means many.
 
     Returns
     -------
@@ -86,8 +93,8 @@ def factorize(
     >>> round(inverse.trace(), 6)
     1.5
     """
-    columns = A.size if isinstance(A, LinearOperator) else 1
-    return _prepare(A, method, tol, max_iterations, columns)
+    many = _MANY if columns is None else check_positive_int(columns, "columns")
+    return _prepare(A, method, tol, max_iterations, many)
 
 
 def _prepare(

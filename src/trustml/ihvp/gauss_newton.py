@@ -14,7 +14,7 @@ from trustml.ihvp.objective import Objective
 from trustml.ihvp.operators import FactoredOperator
 
 # Factors of one batch stay below this many numbers.
-FACTOR_BUDGET = 2**25
+FACTOR_BUDGET = 2**23
 
 
 class GaussNewton(FactoredOperator):
@@ -106,9 +106,13 @@ def _roots(loss: OutputLoss, outputs: Tensor, targets: Tensor) -> Tensor:
 def dense_from_factors(operator: FactoredOperator) -> Tensor:
     """Assemble scale · Σ K'K + diag(shift) in float64."""
     total = torch.zeros(operator.shape, dtype=torch.float64, device=operator.device)
+    width = max(256, operator.size // 8)
     for _, factor in operator.factors():
         rows = factor.reshape(-1, operator.size).double()
-        total.addmm_(rows.T, rows)
+        for start in range(0, operator.size, width):  # the lower triangle, by blocks
+            block = slice(start, start + width)
+            total[start:, block].addmm_(rows[:, start:].T, rows[:, block])
+    total = total.tril_().add_(total.tril(-1).T)
     total *= operator.scale
     total.diagonal().add_(operator.shift.double())
     return total

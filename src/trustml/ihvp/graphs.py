@@ -66,7 +66,8 @@ class GraphSum:
         return total
 
     def _make(self, batch: Batch) -> Product:
-        return self._build(self._objective, self._leaves, batch)
+        with torch.enable_grad():
+            return self._build(self._objective, self._leaves, batch)
 
     def _map(self, data: Data, fn: Callable[[Batch], T]) -> Iterator[T]:
         return map_batches(fn, data, self._objective.batch_size)
@@ -76,15 +77,18 @@ class GraphSum:
         probe = self._objective.data.rows(0, min(8, len(self._objective.data)))
         own = {leaf.untyped_storage().data_ptr() for leaf in self._leaves.values()}
         seen: dict[int, int] = {}
+        held: list[Tensor] = []
 
-        def pack(tensor: Tensor) -> Tensor:
+        def pack(tensor: Tensor) -> int:
             place = tensor.untyped_storage().data_ptr()
             if place not in own:  # parameters are held anyway; views of one storage count once
                 seen[place] = max(seen.get(place, 0), tensor.numel() * tensor.element_size())
-            return tensor
+            held.append(tensor)
+            return len(held) - 1
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(pack, held.__getitem__):
             self._make(probe)
+        held.clear()  # a saved output and its node hold each other: break the cycle
         return sum(seen.values()) // batch_length(probe.inputs) + 1
 
 

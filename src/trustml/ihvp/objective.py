@@ -152,8 +152,10 @@ class Objective:
 
     def call(self, leaves: dict[str, Tensor], inputs: Inputs) -> Tensor:
         """Return the outputs at other parameters, with a graph; the module is left alone."""
+        # What is not asked about is held, so that no graph is built for it.
+        state = {name: p.detach() for name, p in self.module.named_parameters()} | leaves
         with evaluating(self.module), torch.enable_grad():
-            return forward(lambda *a, **k: functional_call(self.module, leaves, a, k), inputs)
+            return forward(lambda *a, **k: functional_call(self.module, state, a, k), inputs)
 
     def outputs(self, inputs: Inputs) -> Tensor:
         """Return the outputs of a batch without a graph, in eval mode."""
@@ -184,6 +186,7 @@ class Objective:
         """Return ∇J(θ) of shape (p,), the regulariser included."""
         leaves = self.leaves()
 
+        @torch.enable_grad()
         def part(batch: Batch) -> Tensor:
             losses = self.loss(self.call(leaves, batch.inputs), self.targets(batch))
             found = torch.autograd.grad(

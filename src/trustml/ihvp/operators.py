@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -48,6 +49,8 @@ class LinearOperator(ABC):
     dtype: torch.dtype
     device: torch.device
     is_psd: bool
+    # numpy scalars must leave ``number * A`` to us.
+    __array_ufunc__ = None
 
     @abstractmethod
     def matmat(self, vectors: Tensor) -> Tensor:
@@ -82,9 +85,10 @@ class LinearOperator(ABC):
             return Sum(self, other)
         if isinstance(other, Damping):
             return Damped(self, other.value, other.reason)
-        if isinstance(other, (int, float)):
-            return Damped(self, float(other), "added to the operator by the caller")
-        return NotImplemented
+        scalar = _scalar(other)
+        if scalar is None:
+            return NotImplemented
+        return Damped(self, scalar, "added to the operator by the caller")
 
     __radd__ = __add__
 
@@ -92,13 +96,13 @@ class LinearOperator(ABC):
         """Subtract an operator."""
         if isinstance(other, LinearOperator):
             return Sum(self, Scaled(other, -1.0))
-        if isinstance(other, (int, float)):
-            return Damped(self, -float(other), "")
-        return NotImplemented
+        scalar = _scalar(other)
+        return NotImplemented if scalar is None else Damped(self, -scalar, "")
 
     def __mul__(self, factor: float) -> LinearOperator:
         """Scale by a number."""
-        return Scaled(self, factor) if isinstance(factor, (int, float)) else NotImplemented
+        scalar = _scalar(factor)
+        return NotImplemented if scalar is None else Scaled(self, scalar)
 
     __rmul__ = __mul__
 
@@ -285,6 +289,13 @@ class Restricted(LinearOperator):
     def diagonal(self) -> Tensor:
         """Return the diagonal of shape (q,)."""
         return self.inner.diagonal()[self.indices]
+
+
+def _scalar(value: object) -> float | None:
+    """Return a number of any library as a float, or None for anything else."""
+    if isinstance(value, Tensor) and value.ndim == 0:
+        return float(value)
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else None
 
 
 def _identity_chunks(operator: LinearOperator) -> Iterator[tuple[int, Tensor]]:

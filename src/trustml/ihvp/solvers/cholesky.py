@@ -35,7 +35,6 @@ class CholeskyFactorization(Factorization):
         matrix = exact.dense()
         if not bool(torch.isfinite(matrix).all()):
             raise ValueError(NOT_FINITE)
-        matrix = (matrix + matrix.T) / 2
         verify(exact, lambda z: matrix @ z, operator.dtype)
         self.operator, self.tol = operator, tol
         self.method, self.method_reason = "cholesky", reason

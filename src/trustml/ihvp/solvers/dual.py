@@ -168,7 +168,7 @@ class _Penalised:
         self._w = rows[:, self._held] if len(self._free) else rows
         gram = (self._w / self._d.T) @ self._w.T
         gram.diagonal().add_(1.0)
-        self._gram = SpectralFactor(gram)
+        self._gram = SpectralFactor(gram, definite=True)  # I + a positive semi-definite matrix
         # Schur complement without cancellation: W2'(I − W1 A11⁻¹ W1')W2 = W2' M⁻¹ W2.
         self._v = rows[:, self._free]
         self._schur = SpectralFactor(_symmetric(self._v.T @ self._gram.solve(self._v)))

@@ -11,50 +11,97 @@ from trustml.ihvp.solution import Status
 
 # Eigenvalues below this part of the largest one are the rounding of a null direction.
 RANK_TOLERANCE = 1e-13
-# Below this part, a Cholesky factor loses so many digits that the eigendecomposition is taken.
+# Up to this size an eigendecomposition costs no more than a second or two.
+DENSE = 1500
+# So many null directions are looked for in a large matrix.
+_NULL = 24
+# Below this part, a Cholesky factor loses too many digits.
 _CHOLESKY_TOLERANCE = 1e-11
 
 
 class SpectralFactor:
-    """Cholesky of a symmetric matrix, or its eigendecomposition where it is not safely definite.
+    """Cholesky of a symmetric matrix, or what it takes where it is not safely definite.
 
-    Null directions are solved by least squares on the range. ``rank_tolerance`` times √p is the
-    part of the largest eigenvalue below which one is null.
+    Small matrices get an eigendecomposition. Large ones that are positive semi-definite with a
+    few null directions keep a Cholesky factor, of the matrix plus a jitter of 1e-10 mean
+    eigenvalues, with the null directions projected out. Either way null directions are solved by
+    least squares on the range.
+
+    Parameters
+    ----------
+    matrix : Tensor of shape (p, p)
+        Symmetric, float64.
+    rank_tolerance : float
+        Times √p, the part of the largest eigenvalue below which one is null.
+    definite : bool
+        The caller knows that the smallest eigenvalue is far from zero: nothing is looked for.
 
     Attributes
     ----------
     status : Status
         CONVERGED (positive definite), INDEFINITE or RANK_DEFICIENT.
     min_ritz : float
-        Smallest eigenvalue: exact after an eigendecomposition, else from inverse Lanczos steps.
+        Smallest eigenvalue: exact after an eigendecomposition, else from inverse iterations.
     """
 
-    def __init__(self, matrix: Tensor, rank_tolerance: float = RANK_TOLERANCE) -> None:
+    def __init__(
+        self, matrix: Tensor, rank_tolerance: float = RANK_TOLERANCE, definite: bool = False
+    ) -> None:
         self.size = matrix.shape[0]
-        self._matrix, self._rank_tolerance = matrix, rank_tolerance
+        self._matrix = matrix
         self._eigen: tuple[Tensor, Tensor] | None = None
+        self._null = matrix.new_zeros(self.size, 0)
+        self._refinements = 1
         self.status = Status.CONVERGED
         self.min_ritz = math.nan
         self._factor, info = torch.linalg.cholesky_ex(matrix)
-        if self.size == 0:
+        failed = int(info) != 0
+        if self.size == 0 or (definite and not failed):
             return
-        if int(info) == 0:
-            self.min_ritz = self._smallest()
         largest = float(matrix.abs().sum(dim=1).max())
-        floor = max(_CHOLESKY_TOLERANCE, self._rank_tolerance * math.sqrt(self.size)) * largest
-        if int(info) != 0 or not self.min_ritz > floor:
-            self._decompose(matrix)
+        null = rank_tolerance * math.sqrt(self.size) * largest
+        if not failed:
+            self.min_ritz = self._smallest()
+            failed = not self.min_ritz > max(_CHOLESKY_TOLERANCE * largest, null)
+        if failed and not (self.size > DENSE and self._deflate(null)):
+            self._decompose(rank_tolerance)
 
-    def _decompose(self, matrix: Tensor) -> None:
-        values, vectors = torch.linalg.eigh(matrix)
+    def _decompose(self, rank_tolerance: float) -> None:
+        """Compute the eigendecomposition, null eigenvalues set to zero."""
+        values, vectors = torch.linalg.eigh(self._matrix)
         largest = float(values.abs().max())
-        keep = values.abs() > self._rank_tolerance * math.sqrt(self.size) * largest
+        keep = values.abs() > rank_tolerance * math.sqrt(self.size) * largest
         if bool((values[keep] < 0).any()):
             self.status = Status.INDEFINITE
         elif not bool(keep.all()):
             self.status = Status.RANK_DEFICIENT
         self.min_ritz = float(values[0])
+        self._null = self._null[:, :0]
         self._eigen = (torch.where(keep, values, 0.0), vectors)
+
+    def _deflate(self, null: float) -> bool:
+        """Factorise with a jitter and find the null space by inverse iteration, or give up."""
+        jitter = 1e-10 * float(self._matrix.diagonal().mean())
+        shifted = self._matrix.clone()
+        shifted.diagonal().add_(jitter)
+        self._factor, info = torch.linalg.cholesky_ex(shifted)
+        if int(info) != 0:
+            return False
+        generator = torch.Generator().manual_seed(0)
+        z = torch.randn(self.size, _NULL, generator=generator, dtype=torch.float64)
+        z = z.to(self._matrix.device)
+        for _ in range(3):
+            z = torch.linalg.qr(torch.cholesky_solve(z, self._factor))[0]
+        values, vectors = torch.linalg.eigh(z.T @ self._matrix @ z)
+        empty = values < max(null, jitter)
+        if bool(empty.all()):
+            return False
+        self.min_ritz = float(values[0])
+        self._null = z @ vectors[:, empty]
+        self._refinements = 3
+        if self._null.shape[1]:
+            self.status = Status.RANK_DEFICIENT
+        return True
 
     def _smallest(self) -> float:
         """Estimate the smallest eigenvalue by Lanczos on the inverse from a fixed start."""
@@ -79,43 +126,54 @@ class SpectralFactor:
             basis.append(w / beta)
         return 1.0 / float(torch.linalg.eigvalsh(tridiagonal[:steps, :steps])[-1])
 
+    def _project(self, b: Tensor) -> Tensor:
+        """Remove the null space's part."""
+        return b - self._null @ (self._null.T @ b)
+
     def solve(self, b: Tensor) -> Tensor:
         """Return A⁻¹ b, or the least-squares solution on the range; b (p, k) in float64."""
-        if self._eigen is None:
-            x = torch.cholesky_solve(b, self._factor)
-            refined: Tensor = x + torch.cholesky_solve(b - self._matrix @ x, self._factor)
-            return refined
-        values, vectors = self._eigen
-        solution: Tensor = vectors @ (_inverse(values)[:, None] * (vectors.T @ b))
-        return solution
+        if self._eigen is not None:
+            values, vectors = self._eigen
+            solution: Tensor = vectors @ (_inverse(values)[:, None] * (vectors.T @ b))
+            return solution
+        x = self._project(torch.cholesky_solve(self._project(b), self._factor))
+        for _ in range(self._refinements):
+            error = self._project(b - self._matrix @ x)
+            x = x + self._project(torch.cholesky_solve(error, self._factor))
+        return x
 
     def quadratic_form(self, b: Tensor) -> Tensor:
         """Return b'A⁻¹b for each column."""
-        if self._eigen is None:
-            half: Tensor = torch.linalg.solve_triangular(self._factor, b, upper=False)
-            return half.square().sum(dim=0)
-        values, vectors = self._eigen
-        form: Tensor = (_inverse(values)[:, None] * (vectors.T @ b).square()).sum(dim=0)
-        return form
+        if self._eigen is not None:
+            values, vectors = self._eigen
+            form: Tensor = (_inverse(values)[:, None] * (vectors.T @ b).square()).sum(dim=0)
+            return form
+        if self._refinements > 1:
+            return (b * self.solve(b)).sum(dim=0)
+        half: Tensor = torch.linalg.solve_triangular(self._factor, b, upper=False)
+        return half.square().sum(dim=0)
 
     def logdet(self) -> float:
         """Return log det A; −inf where A is singular."""
-        if self._eigen is None:
-            return 2 * float(self._factor.diagonal().log().sum())
-        values = self._eigen[0]
         if self.status is Status.INDEFINITE:
             raise ValueError(
                 f"logdet needs a positive definite matrix; the smallest eigenvalue is "
                 f"{self.min_ritz:.3g}: add damping above {-1.1 * self.min_ritz:.3g}"
             )
-        return float(values.log().sum())
+        if self.status is Status.RANK_DEFICIENT:
+            return -math.inf
+        if self._eigen is not None:
+            return float(self._eigen[0].log().sum())
+        return 2 * float(self._factor.diagonal().log().sum())
 
     def trace(self) -> float:
         """Return the trace of A⁻¹; inf where A is singular."""
-        if self._eigen is None:
-            return float(torch.cholesky_inverse(self._factor).diagonal().sum())
-        values = self._eigen[0]
-        return math.inf if bool((values == 0).any()) else float((1 / values).sum())
+        if self._eigen is not None:
+            values = self._eigen[0]
+            return math.inf if bool((values == 0).any()) else float((1 / values).sum())
+        if self.status is Status.RANK_DEFICIENT:
+            return math.inf
+        return float(torch.cholesky_inverse(self._factor).diagonal().sum())
 
 
 def _inverse(values: Tensor) -> Tensor:
