@@ -90,6 +90,11 @@ def set_size(sets: Any) -> Any:
     ------
     ValueError
         If these are no sets.
+
+    Examples
+    --------
+    >>> set_size([[True, False], [True, True]])
+    1.5
     """
     array = np.asarray(to_numpy(sets))
     if array.dtype != bool or array.ndim not in (2, 3) or len(array) == 0:
@@ -114,6 +119,11 @@ def interval_width(intervals: Any) -> Any:
     ------
     ValueError
         If these are no intervals.
+
+    Examples
+    --------
+    >>> interval_width([[0.0, 1.0], [2.0, 4.0]])
+    1.5
     """
     array = np.asarray(to_numpy(intervals))
     if array.ndim not in (2, 3) or len(array) == 0 or array.shape[1] != 2 or array.dtype == bool:
@@ -180,6 +190,12 @@ def coverage_by_group(
     ------
     ValueError
         If there are several levels of alpha, or ``groups`` has the wrong shape.
+
+    Examples
+    --------
+    >>> sets = [[True, False], [True, False], [True, True]]
+    >>> coverage_by_group([0, 1, 1], sets, groups=["a", "b", "b"]).coverage
+    array([1. , 0.5])
     """
     hit = _one_level(covered(y_true, prediction, classes))
     labels = np.asarray(to_numpy(y_true if groups is None else groups))
@@ -219,6 +235,12 @@ def coverage_gap(
     ----------
     Ding, Angelopoulos, Bates, Jordan and Tibshirani (2023), Class-conditional conformal
     prediction with many classes, arXiv:2306.09335.
+
+    Examples
+    --------
+    >>> sets = [[True, False], [True, False], [True, True]]
+    >>> round(coverage_gap([0, 1, 1], sets, alpha=0.1), 6)
+    0.25
     """
     by_group = coverage_by_group(y_true, prediction, groups, classes)
     return float(np.abs(by_group.coverage - float(1 - exact_alpha(alpha))).mean())
@@ -253,6 +275,12 @@ def size_stratified_coverage(
     ----------
     Angelopoulos, Bates, Malik and Jordan (2021), Uncertainty sets for image classifiers using
     conformal prediction, arXiv:2009.14193, section 4.
+
+    Examples
+    --------
+    >>> sets = [[True, False]] * 40 + [[True, True]] * 40
+    >>> size_stratified_coverage([0] * 30 + [1] * 50, sets)
+    0.75
     """
     hit, array = _one_level(covered(y_true, prediction, classes)), to_numpy(prediction)
     size = array.sum(axis=1) if array.dtype == bool else array[:, 1] - array[:, 0]

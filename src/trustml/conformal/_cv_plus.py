@@ -53,6 +53,18 @@ class CvPlusRegressor(BaseEstimator):
     ----------
     Barber, Candès, Ramdas and Tibshirani (2021), Predictive inference with the jackknife+,
     arXiv:1905.02928.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trustml
+    >>> from sklearn.linear_model import Ridge
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(50, 3))
+    >>> y = X.sum(1) + rng.normal(size=50)
+    >>> model = trustml.wrap(Ridge().fit(X, y), train=(X, y))
+    >>> CvPlusRegressor(model, folds=5).fit().predict_interval(X[:4], alpha=0.1).shape
+    (4, 2)
     """
 
     def __init__(

@@ -29,6 +29,13 @@ class Raps(Score):
     ----------
     Angelopoulos, Bates, Malik and Jordan (2021), Uncertainty sets for image classifiers using
     conformal prediction, arXiv:2009.14193.
+
+    Examples
+    --------
+    >>> import torch
+    >>> score = Raps(penalty=0.5, k_reg=1, randomized=False)
+    >>> score(torch.tensor([[0.5, 0.25, 0.25]]), torch.rand(1))
+    tensor([[0.5000, 1.5000, 1.5000]])
     """
 
     name = "raps"

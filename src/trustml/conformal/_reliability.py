@@ -74,6 +74,11 @@ def reliability(
     Returns
     -------
     Reliability
+
+    Examples
+    --------
+    >>> reliability([0, 1], [[0.9, 0.1], [0.9, 0.1]]).accuracy
+    array([0.5])
     """
     p, index = _checked(y_true, probabilities, classes)
     confidence, right = p.max(axis=1), p.argmax(axis=1) == index
@@ -182,6 +187,12 @@ def calibration_test(
     References
     ----------
     Bröcker and Smith (2007), Increasing the reliability of reliability diagrams.
+
+    Examples
+    --------
+    >>> found = calibration_test([1] * 30, [[0.9, 0.1]] * 30, random_state=0)
+    >>> found.p_value
+    0.001
     """
     p, index = _checked(y_true, probabilities, classes)
     count, rng = check_positive_int(n_resamples, "n_resamples"), numpy_generator(random_state)

@@ -45,6 +45,18 @@ class Absolute(ResidualScore):
     ----------
     Lei, G'Sell, Rinaldo, Tibshirani and Wasserman (2018), Distribution-free predictive inference
     for regression, arXiv:1604.04173.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import Ridge
+    >>> from trustml.conformal import SplitRegressor
+    >>> X = np.random.default_rng(0).normal(size=(60, 2))
+    >>> y = X.sum(1)
+    >>> cp = SplitRegressor(Ridge().fit(X, y), Absolute()).fit(X, y)
+    >>> widths = np.diff(cp.predict_interval(X, alpha=0.2))
+    >>> bool(np.allclose(widths, widths[0]))
+    True
     """
 
     name = "absolute"
@@ -77,6 +89,19 @@ class Normalized(ResidualScore):
     ----------
     Papadopoulos, Vovk and Gammerman (2011), Regression conformal prediction with nearest
     neighbours, arXiv:1401.3880.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import Ridge
+    >>> from trustml.conformal import SplitRegressor
+    >>> X = np.random.default_rng(0).normal(size=(60, 2))
+    >>> y = X.sum(1)
+    >>> difficulty = lambda X: 1 + abs(X[:, 0])
+    >>> cp = SplitRegressor(Ridge().fit(X, y), Normalized(difficulty)).fit(X, y)
+    >>> widths = np.diff(cp.predict_interval(X, alpha=0.2))[:, 0]
+    >>> bool(np.allclose(widths / difficulty(X), widths[0] / difficulty(X)[0]))
+    True
     """
 
     name = "normalized"

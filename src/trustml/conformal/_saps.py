@@ -28,6 +28,12 @@ class Saps(Score):
     ----------
     Huang, Xi, Zhang, Yao, Qiu and Wei (2024), Conformal prediction for deep classifier via label
     ranking, arXiv:2310.06430.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Saps(weight=0.5)(torch.tensor([[0.75, 0.25]]), torch.tensor([0.5]))
+    tensor([[0.3750, 1.0000]])
     """
 
     name = "saps"

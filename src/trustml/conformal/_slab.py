@@ -64,6 +64,15 @@ def worst_slab_coverage(
     ----------
     Cauchois, Gupta and Duchi (2021), Knowing what you know: valid and validated confidence sets
     in multiclass and multilabel prediction, arXiv:2004.10181.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).normal(size=(800, 2))
+    >>> sets = np.stack([X[:, 0] < 1, X[:, 0] >= 1], axis=1)
+    >>> y = np.zeros(800, dtype=int)
+    >>> worst_slab_coverage(X, y, sets, delta=0.15, random_state=0).high < 0.5
+    True
     """
     hit = covered(y_true, prediction, classes)
     rows = np.asarray(to_numpy(X), dtype=np.float64).reshape(len(hit), -1)

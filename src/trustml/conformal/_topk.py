@@ -17,6 +17,12 @@ class TopK(Score):
     ----------
     Angelopoulos, Bates, Malik and Jordan (2021), Uncertainty sets for image classifiers using
     conformal prediction, arXiv:2009.14193, section 4.
+
+    Examples
+    --------
+    >>> import torch
+    >>> TopK()(torch.tensor([[0.75, 0.25]]), torch.tensor([0.5]))
+    tensor([[0.5000, 1.5000]])
     """
 
     name = "topk"

@@ -28,6 +28,12 @@ class Interval:
         Confidence level in (0, 1).
     method : str
         How the interval was made.
+
+    Examples
+    --------
+    >>> low, high = Interval(0.5, 0.4, 0.6, 0.95, "wilson")
+    >>> low, high
+    (0.4, 0.6)
     """
 
     estimate: float
@@ -111,6 +117,11 @@ def wilson(successes: Any, n: Any, level: float = 0.95, side: str = "two-sided")
     References
     ----------
     Wilson (1927), Probable inference, the law of succession, and statistical inference.
+
+    Examples
+    --------
+    >>> print(wilson(0, 100, side="upper"))
+    0 [0, 0.02634] (95%)
     """
     from scipy.special import ndtri
 

@@ -75,6 +75,11 @@ def e_to_p(e: Any) -> Any:
     ------
     ValueError
         If an e-value is negative.
+
+    Examples
+    --------
+    >>> e_to_p([0.5, 20.0])
+    array([1.  , 0.05])
     """
     values = as_vector(e, "e")
     if values.min() < 0:
@@ -100,6 +105,11 @@ def p_to_e(p: Any, kappa: float = 0.5) -> Any:
     References
     ----------
     Vovk and Wang (2021), E-values: calibration, combination and applications.
+
+    Examples
+    --------
+    >>> p_to_e([0.25, 1.0])
+    array([1. , 0.5])
     """
     kappa = check_probability(kappa, "kappa")
     with np.errstate(divide="ignore"):

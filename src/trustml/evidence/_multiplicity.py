@@ -62,6 +62,11 @@ def benjamini_yekutieli(p: Any, q: float) -> Any:
     ----------
     Benjamini and Yekutieli (2001), The control of the false discovery rate in multiple
     testing under dependency.
+
+    Examples
+    --------
+    >>> benjamini_yekutieli([0.01, 0.02, 0.9], q=0.05)
+    array([False, False, False])
     """
     return _reject(p, q, "by")
 
@@ -88,6 +93,11 @@ def storey(p: Any, q: float) -> Any:
     ----------
     Storey, Taylor and Siegmund (2004), Strong control, conservative point estimation and
     simultaneous conservative consistency of false discovery rates.
+
+    Examples
+    --------
+    >>> storey([0.01, 0.02, 0.03, 0.9], q=0.05)
+    array([ True,  True,  True, False])
     """
     return _reject(p, q, "storey")
 
@@ -110,6 +120,11 @@ def holm(p: Any, alpha: float) -> Any:
     References
     ----------
     Holm (1979), A simple sequentially rejective multiple test procedure.
+
+    Examples
+    --------
+    >>> holm([0.01, 0.02, 0.9], alpha=0.05)
+    array([ True,  True, False])
     """
     return _reject(p, alpha, "holm")
 
@@ -128,6 +143,11 @@ def bonferroni(p: Any, alpha: float) -> Any:
     -------
     bool array of shape (m,)
         True = rejected.
+
+    Examples
+    --------
+    >>> bonferroni([0.01, 0.02, 0.9], alpha=0.05)
+    array([ True, False, False])
     """
     return _reject(p, alpha, "bonferroni")
 

@@ -121,6 +121,14 @@ def permutation_test(
     ------
     ValueError
         If a sample is empty, the row shapes differ, or the statistic is not finite.
+
+    Examples
+    --------
+    >>> found = permutation_test(
+    ...     lambda x, y: x.mean() - y.mean(), range(10), range(20, 30), random_state=0
+    ... )
+    >>> found.statistic, found.p_value < 0.01
+    (-20.0, True)
     """
     check_choice(alternative, "alternative", _ALTERNATIVES)
     first, second = np.asarray(to_numpy(x)), np.asarray(to_numpy(y))
@@ -178,6 +186,11 @@ def ks_test(x: Any, y: Any = None, alternative: str = "two-sided") -> TestResult
     TestResult
         ``statistic`` and ``effect_size`` are the largest gap of the distribution functions,
         in [0, 1].
+
+    Examples
+    --------
+    >>> ks_test([0.1, 0.2, 0.3], [0.7, 0.8, 0.9]).statistic
+    1.0
     """
     from scipy.stats import ks_1samp, ks_2samp, uniform
 

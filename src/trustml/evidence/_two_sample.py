@@ -54,6 +54,14 @@ def mmd_test(
     References
     ----------
     Gretton, Borgwardt, Rasch, Schölkopf and Smola (2012), A kernel two-sample test.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> X, Y = rng.normal(size=(50, 3)), rng.normal(1, 1, size=(50, 3))
+    >>> mmd_test(X, Y, random_state=0).p_value
+    0.002
     """
     first, second, rng = _samples(X, Y, max_rows, random_state)
     squared = _squared_distances(np.concatenate([first, second]))
@@ -108,6 +116,14 @@ def energy_test(
     References
     ----------
     Székely and Rizzo (2013), Energy statistics: a class of statistics based on distances.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> X, Y = rng.normal(size=(50, 3)), rng.normal(1, 1, size=(50, 3))
+    >>> energy_test(X, Y, random_state=0).p_value
+    0.002
     """
     first, second, rng = _samples(X, Y, max_rows, random_state)
     distance = np.sqrt(_squared_distances(np.concatenate([first, second])))
