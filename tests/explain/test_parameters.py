@@ -1,5 +1,7 @@
 """Derivatives of attributions with respect to the parameters, against finite differences."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from trustml.explain import InputXGradient, IntegratedGradients, KernelShap, Sal
 from trustml.explain._parameters import attribution_gradients
 from trustml.influence import InfluenceFunctions
 from trustml.model import wrap
-from trustml.warnings import ConvergenceWarning
+from trustml.warnings import BackendWarning, ConvergenceWarning
 
 
 def finite_difference(make, model, X, target, direction, step=1e-5):
@@ -64,9 +66,43 @@ def test_max_pooling_has_kinks_too():
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_single_precision_models_are_differentiated_in_double(build):
+    """Kinks that drown in the rounding of float32 still carry much of the derivative."""
+    single, X = build(nn.ReLU, sizes=(6, 40, 40, 3), dtype=torch.float32)
+    wide, y = deepcopy(single.module).double(), torch.arange(60) % 3
+    double = wrap(wide, task="classification", train=(X.double(), y))
+    found, exact = (
+        torch.stack(list(attribution_gradients(
+            IntegratedGradients(m), rows[:3], 1, None, m.objective, torch.flatten
+        )))
+        for m, rows in ((single, X), (double, X.double()))
+    )  # fmt: skip
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-5)
+
+
+def test_modules_that_refuse_double_warn(build):
+    class Single(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.inner(x.float())
+
+    X = torch.randn(10, 4, generator=torch.Generator().manual_seed(0))
+    model = wrap(Single(), task="classification", train=(X, torch.arange(10) % 2))
+    rows = attribution_gradients(Saliency(model), X[:2], 1, None, model.objective, torch.flatten)
+    with pytest.warns(BackendWarning, match="does not run in float64"):
+        found = torch.stack(list(rows))
+    expected = torch.zeros(4, 10)  # the gradient of output 1 is its row of weights
+    expected[:, 4:8] = torch.eye(4)
+    torch.testing.assert_close(found, expected.expand(2, 4, 10))
+
+
 def test_unresolved_kinks_are_noticed(build):
     model, X = build(nn.ReLU, sizes=(6, 64, 64, 3))
-    coarse = IntegratedGradients(model, max_passes=1)
+    coarse = IntegratedGradients(model, max_passes=5)
     rows = attribution_gradients(coarse, X[:2], 1, None, model.objective, torch.flatten)
     with pytest.warns(ConvergenceWarning, match="do not add up"):
         assert len(list(rows)) == 2

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 
 from trustml.explain import IntegratedGradients, caused_by, uncertainty
+from trustml.influence import InfluenceFunctions
 from trustml.model import wrap
 
 
@@ -79,3 +82,45 @@ def test_standard_errors_are_those_of_the_bootstrap(logistic_case):
     ratio = found / np.std(draws, axis=0)
     assert 0.85 < np.median(ratio) < 1.15
     assert np.corrcoef(found.ravel(), np.std(draws, axis=0).ravel())[0, 1] > 0.97
+
+
+def test_caused_by_is_the_attribution_at_the_changed_parameters():
+    """On a ReLU net, kinks included: attributions of the model without each row, by force."""
+    generator = torch.Generator().manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 2)).double()
+    X = torch.randn(80, 5, generator=generator, dtype=torch.float64)
+    y = (X[:, 0] * X[:, 1] + X[:, 2] > 0).long()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) / 2)
+    optimizer = torch.optim.LBFGS(net.parameters(), max_iter=300, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        decay = sum(p.square().sum() for p in net.parameters())
+        loss = nn.functional.cross_entropy(net(X), y) + 0.01 * decay
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    net.zero_grad()
+    model = wrap(net, task="classification", train=(X, y), weight_decay=0.02)
+    influence = InfluenceFunctions(model, correction="none").fit()
+    query = X[:2]
+    predicted = caused_by(IntegratedGradients(model), query, 1, feature=2, influence=influence)
+    before = IntegratedGradients(model).attribute(query, 1).values[:, 2]
+    space = influence.objective_.space
+    changes = influence.parameter_changes(torch.arange(80))
+    moved = torch.stack(
+        [
+            IntegratedGradients(model.replace(space, space.vector() + 0.1 * change))
+            .attribute(query, 1)
+            .values[:, 2]
+            for change in changes.T
+        ],
+        dim=1,
+    )
+    actual = 10 * (moved - before[:, None])
+    for p, a in zip(predicted, actual, strict=True):
+        assert float(torch.corrcoef(torch.stack([p, a]))[0, 1]) > 0.99
+        assert 0.95 < float(p @ a / (p @ p)) < 1.05

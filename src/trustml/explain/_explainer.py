@@ -134,8 +134,10 @@ class GradientExplainer(Explainer, ABC):
         return None
 
     @abstractmethod
-    def explain(self, model: Model, field: Field, rows: Tensor) -> Attribution:
-        """Return the attributions of a batch."""
+    def explain(
+        self, model: Model, field: Field, rows: Tensor, thorough: bool = False
+    ) -> Attribution:
+        """Return the attributions of a batch; ``thorough`` ones are to be differentiated."""
 
     @abstractmethod
     def again(self, field: Field, rows: Tensor, plan: Any) -> Tensor:

@@ -50,7 +50,9 @@ class InputXGradient(GradientExplainer):
         """Zero."""
         return "zero"
 
-    def explain(self, model: Model, field: Field, rows: Tensor) -> Attribution:
+    def explain(
+        self, model: Model, field: Field, rows: Tensor, thorough: bool = False
+    ) -> Attribution:
         """Return the attributions at the rows."""
         owner = torch.arange(len(rows), device=rows.device)
         top, gradients = input_gradients(field, rows, owner)

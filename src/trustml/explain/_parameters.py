@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from trustml.core.batches import forward
@@ -19,7 +20,7 @@ from trustml.explain._question import Question
 from trustml.ihvp import Objective
 from trustml.influence import InfluenceFunctions
 from trustml.model import Model
-from trustml.warnings import ConvergenceWarning
+from trustml.warnings import BackendWarning, ConvergenceWarning
 
 _LOOSE = 0.05  # a relative mismatch above this is worth a warning
 
@@ -92,12 +93,14 @@ def attribution_gradients(
     Tensor of shape (q, p)
     """
     model, rows, question = explainer.prepare(X, target, y)
+    module = _wide(objective.module, rows)
+    leaves = _leaves(module, objective)
     mismatch = 0.0
-    with evaluating(objective.module):
+    with evaluating(module):
         for i in track(range(len(rows)), "attribution gradients"):
-            row, one = rows[i : i + 1], question.select(torch.tensor([i], device=rows.device))
-            plan = explainer.explain(model, one.field, row).plan
-            field, leaves = _free(one, objective)
+            row = rows[i : i + 1].to(next(iter(leaves.values())).dtype)
+            field = _field(question.select(torch.tensor([i], device=rows.device)), module, leaves)
+            plan = explainer.explain(model, field, row, thorough=True).plan
             values = explainer.again(field, row, plan)
             if explainer.adds_up:
                 mismatch = max(mismatch, _mismatch(values, field, row, plan, leaves, objective))
@@ -112,17 +115,39 @@ def attribution_gradients(
         )
 
 
-def _free(question: Question, objective: Objective) -> tuple[Field, dict[str, Tensor]]:
-    """Return the explained field as a function of parameters of its own."""
-    leaves = {k: p.clone().requires_grad_() for k, p in objective.space.parameters().items()}
+def _wide(module: nn.Module, rows: Tensor) -> nn.Module:
+    """Return a float64 copy, in which small kinks are seen; a plain copy if it cannot run."""
+    wide = deepcopy(module).double()
+    try:
+        with torch.no_grad(), evaluating(wide):
+            forward(wide, rows[:1].double())
+    except RuntimeError as error:
+        warnings.warn(
+            f"the module does not run in float64 ({error}); the parameter derivatives of its "
+            f"attributions are taken in {rows.dtype}, and are rough where it has kinks",
+            BackendWarning,
+            stacklevel=4,
+        )
+        return deepcopy(module)
+    return wide
+
+
+def _leaves(module: nn.Module, objective: Objective) -> dict[str, Tensor]:
+    """Return parameters of our own, to differentiate in."""
+    found = dict(module.named_parameters())
+    return {name: found[name].detach().requires_grad_() for name in objective.space.names}
+
+
+def _field(question: Question, module: nn.Module, leaves: dict[str, Tensor]) -> Field:
+    """Return the explained field as a function of these parameters."""
 
     def field(points: Tensor, owner: Tensor) -> Tensor:
         def call(inputs: Tensor) -> Any:
-            return functional_call(objective.module, leaves, (inputs,))
+            return functional_call(module, leaves, (inputs,))
 
         return question.select(owner).read(forward(call, points))
 
-    return field, leaves
+    return field
 
 
 def _gradient(number: Tensor, leaves: dict[str, Tensor], objective: Objective) -> Tensor:

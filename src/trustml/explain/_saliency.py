@@ -45,7 +45,9 @@ class Saliency(GradientExplainer):
         self.model = model
         self.output = output
 
-    def explain(self, model: Model, field: Field, rows: Tensor) -> Attribution:
+    def explain(
+        self, model: Model, field: Field, rows: Tensor, thorough: bool = False
+    ) -> Attribution:
         """Return the gradients at the rows."""
         owner = torch.arange(len(rows), device=rows.device)
         _, gradients = input_gradients(field, rows, owner)
