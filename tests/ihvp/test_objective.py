@@ -162,6 +162,10 @@ def test_bad_input(mlp, classification):
         Objective(batch_statistics, None, (X, y))
     with pytest.raises(ValueError, match="ends in"):
         Objective(nn.Sequential(nn.Linear(5, 3), nn.Tanh()).double(), None, (X, y), "last_layer")
+    with pytest.raises(ValueError, match="batch_size must be"):
+        Objective(mlp(), None, (X, y), batch_size=0)
+    with pytest.raises(TypeError, match="n must be"):
+        Objective(mlp(), None, (X, y), n=4.5)
     with pytest.raises(ValueError, match="V must have shape"):
         Objective(mlp(), None, (X, y)).dot(torch.ones(3, 2))
 

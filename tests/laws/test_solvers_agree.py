@@ -210,6 +210,40 @@ def test_the_backend_of_the_gradients_does_not_matter(backend):
     assert other.gradients.backend == backend
 
 
+def test_a_diagonal_matrix_is_solved_whatever_its_size():
+    entries = torch.linspace(0, 2, 200_001, dtype=torch.float64)
+    b = torch.ones_like(entries)
+    damped = ihvp.Diagonal(entries) + 0.5
+    found = ihvp.solve(damped, b, tol=1e-12)
+    torch.testing.assert_close(found.x, 1 / (entries + 0.5))
+    assert "diagonal" in found.method_reason
+    inverse = ihvp.factorize(2 * damped)
+    assert inverse.logdet() == pytest.approx((2 * entries + 1).log().sum().item())
+    assert inverse.trace() == pytest.approx((1 / (2 * entries + 1)).sum().item())
+    b[0] = 0
+    found = ihvp.solve(ihvp.Diagonal(entries), b, tol=1e-12)
+    assert found.converged.all()
+    assert found.x[0] == 0
+    assert found.status is ihvp.Status.RANK_DEFICIENT
+    assert ihvp.solve(ihvp.Diagonal(0 * entries), 0 * b).converged.all()
+
+
+@pytest.mark.parametrize("method", ["auto", *SOLVERS])
+@pytest.mark.parametrize("weight_decay", [0.0, {"2": 0.1}])
+def test_dead_units_are_left_alone(method, weight_decay):
+    J = network(d=20, h=30, n=9)
+    net = J.module
+    with torch.no_grad():
+        net[0].weight[:4] = 0
+        net[2].weight[:, :4] = 0  # neither learnt nor heard
+    J = ihvp.Objective(net, None, (J.data.inputs, J.data.targets), weight_decay=weight_decay)
+    G = ihvp.GaussNewton(J.restrict(["0.weight", "2"]))
+    B = J.restrict(["0.weight", "2"]).per_example_gradients().T.contiguous()
+    found = ihvp.solve(G, B, method, tol=1e-6)
+    assert found.converged.all()
+    assert found.x[:80].abs().max() < 1e-12
+
+
 def test_auto_chooses_by_size_and_says_why():
     wide, tall = network(d=40, h=40, n=5), network(n=60)
     for J, method in ((wide, "dual"), (tall, "cholesky")):

@@ -142,7 +142,7 @@ def choose_method(A: LinearOperator, columns: int) -> tuple[str, str]:
     p = A.size
     memory = memory_budget()
     low_rank = as_low_rank(A)
-    rows = low_rank[0].n_factors if low_rank is not None else None
+    rows = low_rank.n_factors if low_rank is not None else None
     product = _product_flops(A)
     costs: dict[str, float] = {}
     if 32 * p * p <= memory:
@@ -156,6 +156,8 @@ def choose_method(A: LinearOperator, columns: int) -> tuple[str, str]:
     best = min(costs, key=lambda name: costs[name])
     if costs[best] > max(_DIRECT_BUDGET, iterative):
         return "cg", f"p = {p}: a direct solve would take about {costs[best]:.0e} operations"
+    if rows == 0:
+        return "dual", f"p = {p}: the matrix is diagonal"
     if best == "dual":
         return "dual", f"{rows} output rows against p = {p}: exact in output space"
     return "cholesky", f"p = {p}: the dense matrix is cheap, and exact"

@@ -32,6 +32,7 @@ class _Spectrum:
 
     mean: float
     smallest: float
+    largest: float
     values: Tensor | None
     vectors: Tensor | None
 
@@ -121,11 +122,12 @@ def _gradient_norms(objective: Objective) -> tuple[float, float]:
 def _look(operator: LinearOperator) -> _Spectrum:
     if operator.size <= _SMALL:
         values, vectors = torch.linalg.eigh(operator.dense())
-        return _Spectrum(float(values.mean()), float(values[0]), values, vectors)
+        mean, ends = float(values.mean()), (float(values[0]), float(values[-1]))
+        return _Spectrum(mean, *ends, values, vectors)
     z = probes(operator, 32)
     mean = float((z * operator.matmat(z)).double().mean())
     values, _ = ritz(*lanczos(operator, probes(operator, 1)[:, 0], 50))
-    return _Spectrum(mean, float(values[0]), None, None)
+    return _Spectrum(mean, float(values[0]), float(values[-1]), None, None)
 
 
 def _choose(
@@ -137,8 +139,8 @@ def _choose(
     relative: float,
 ) -> tuple[float, str]:
     mean = max(spectrum.mean, torch.finfo(torch.float64).tiny)
-    largest = mean if spectrum.values is None else float(spectrum.values[-1])
-    negative = spectrum.smallest < 0 and not is_null(spectrum.smallest, largest, operator.dtype)
+    rounding = is_null(spectrum.smallest, spectrum.largest, operator.dtype)
+    negative = spectrum.smallest < 0 and not rounding
     size = f"‖∇J‖ is {relative:.1e} of the per-example gradients' size"
     # A model that fits its data exactly is held by its weight decay alone; without one, by nothing.
     dof = math.nan if penalised else _degrees_of_freedom(operator, objective, spectrum, 0.0)

@@ -44,7 +44,8 @@ class Dense(LinearOperator):
         if not bool(torch.isfinite(matrix).all()):
             raise ValueError("matrix has NaN or infinite entries; remove them first")
         scale = matrix.abs().max() if matrix.numel() else torch.tensor(0.0)
-        if bool((matrix - matrix.T).abs().max() > 1e-4 * scale if matrix.numel() else False):
+        slack = 1e-4 if matrix.dtype != torch.float64 else 1e-8
+        if matrix.numel() and bool((matrix - matrix.T).abs().max() > slack * scale):
             raise ValueError("matrix is not symmetric; pass (M + M.T) / 2 if that is what you mean")
         self.matrix = ((matrix + matrix.T) / 2).detach()
         self.size, self.dtype, self.device = matrix.shape[0], matrix.dtype, matrix.device

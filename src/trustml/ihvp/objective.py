@@ -17,6 +17,7 @@ from trustml.core.gradients import PerExampleGradients
 from trustml.core.losses import OutputLoss, as_loss
 from trustml.core.modes import evaluating
 from trustml.core.parameters import ParameterSpace
+from trustml.core.validation import check_positive_int
 from trustml.warnings import DeterminismWarning
 
 T = TypeVar("T")
@@ -92,6 +93,8 @@ class Objective:
         if not isinstance(module, nn.Module):
             raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
         _check_batch_norm(module)
+        if batch_size != "auto":
+            check_positive_int(batch_size, "batch_size")
         self.module, self.batch_size = module, batch_size
         self._decay_spec, self._head = weight_decay, head
         rows = _as_rows(data)
@@ -110,7 +113,7 @@ class Objective:
             self.space = ParameterSpace(module, parameters, head=head)
         self.data = rows.to(self.space.device, self.space.dtype)
         self.weight_decay = self.space.expand(weight_decay)
-        self.n = len(self.data) if n is None else n
+        self.n = len(self.data) if n is None else check_positive_int(n, "n")
         probe = self.data.rows(0, min(2, len(self.data)))
         if probe.targets is None:
             raise ValueError(

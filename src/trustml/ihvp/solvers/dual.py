@@ -10,6 +10,7 @@ The factor of the output Hessian is used, never its inverse: softmax Hessians ar
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,23 +25,40 @@ from trustml.ihvp.solvers.spectral import RANK_TOLERANCE, SpectralFactor
 MAX_FREE = 2000
 
 
-def as_low_rank(operator: LinearOperator) -> tuple[FactoredOperator, float, Tensor] | None:
-    """Read an expression as scale · Σ K'K + diag, or return None where it is something else."""
+@dataclass(frozen=True)
+class LowRank:
+    """A = scale · Σ K'K + diag(diagonal), the factors K from ``core``; None where A is diagonal."""
+
+    core: FactoredOperator | None
+    scale: float
+    diagonal: Tensor
+
+    @property
+    def n_factors(self) -> int:
+        """The rows of all K."""
+        return 0 if self.core is None else self.core.n_factors
+
+
+def as_low_rank(operator: LinearOperator) -> LowRank | None:
+    """Read an expression as a low-rank sum plus a diagonal, or return None if it is not one."""
     if isinstance(operator, FactoredOperator):
-        return operator, operator.scale, operator.shift.double()
+        return LowRank(operator, operator.scale, operator.shift.double())
+    diagonal = _as_diagonal(operator)
+    if diagonal is not None:
+        return LowRank(None, 0.0, diagonal)
     if isinstance(operator, Damped):
         inner = as_low_rank(operator.inner)
-        return None if inner is None else (inner[0], inner[1], inner[2] + operator.damping)
-    if isinstance(operator, Scaled):
-        inner = as_low_rank(operator.inner)
-        if inner is None or operator.factor <= 0:
-            return None
-        return inner[0], inner[1] * operator.factor, inner[2] * operator.factor
+        if inner is not None:
+            return LowRank(inner.core, inner.scale, inner.diagonal + operator.damping)
+    if isinstance(operator, Scaled) and operator.factor > 0:
+        inner, c = as_low_rank(operator.inner), operator.factor
+        if inner is not None:
+            return LowRank(inner.core, c * inner.scale, c * inner.diagonal)
     if isinstance(operator, Sum):
         for one, other in ((operator.left, operator.right), (operator.right, operator.left)):
             inner, diagonal = as_low_rank(one), _as_diagonal(other)
             if inner is not None and diagonal is not None:
-                return inner[0], inner[1], inner[2] + diagonal
+                return LowRank(inner.core, inner.scale, inner.diagonal + diagonal)
     return None
 
 
@@ -56,17 +74,16 @@ def _as_diagonal(operator: LinearOperator) -> Tensor | None:
     return None
 
 
-def stack_factors(operator: FactoredOperator, scale: float) -> Tensor:
+def stack_factors(low_rank: LowRank) -> Tensor:
     """Return W of shape (N, p) in float64 with W'W = scale · Σ K'K."""
-    stacked = torch.empty(
-        operator.n_factors, operator.size, dtype=torch.float64, device=operator.device
-    )
+    size, core = len(low_rank.diagonal), low_rank.core
+    stacked = low_rank.diagonal.new_empty(low_rank.n_factors, size)
     start = 0
-    for _, k in operator.factors():
-        rows = k.reshape(-1, operator.size)
+    for _, factor in core.factors() if core is not None else ():
+        rows = factor.reshape(-1, size)
         stacked[start : start + len(rows)] = rows
         start += len(rows)
-    return stacked.mul_(math.sqrt(scale))
+    return stacked.mul_(math.sqrt(low_rank.scale))
 
 
 def why_not_dual(operator: LinearOperator) -> str | None:
@@ -74,14 +91,14 @@ def why_not_dual(operator: LinearOperator) -> str | None:
     low_rank = as_low_rank(operator)
     if low_rank is None:
         return (
-            "it needs a GaussNewton, EmpiricalFisher or Covariance operator plus non-negative "
-            "diagonals"
+            "it needs a GaussNewton, EmpiricalFisher, Covariance or Diagonal operator plus "
+            "non-negative diagonals"
         )
-    diagonal = low_rank[2]
+    diagonal = low_rank.diagonal
     if bool((diagonal < 0).any()):
         return "the diagonal has negative entries"
     free = int((diagonal == 0).sum())
-    if 0 < free < operator.size and free > MAX_FREE:
+    if low_rank.core is not None and MAX_FREE < free < operator.size:
         return (
             f"{free} of {operator.size} parameters have neither weight decay nor damping, more "
             f"than the {MAX_FREE} that can be eliminated exactly: add damping"
@@ -93,7 +110,7 @@ class DualFactorization(Factorization):
     """Exact solve with a low-rank sum plus a diagonal; cost N²p + N³, memory N·p + N².
 
     Coordinates whose diagonal entry is zero (unpenalised intercepts) are eliminated exactly. If
-    all entries are zero, the answer is least squares on the range.
+    all entries are zero, the answer is least squares on the range. A diagonal matrix has N = 0.
 
     Parameters
     ----------
@@ -124,24 +141,36 @@ class DualFactorization(Factorization):
         low_rank = as_low_rank(exact)
         if low_rank is None:  # unreachable: why_not_dual has looked
             raise ValueError("the operator is not a low-rank sum plus a diagonal")
-        core, scale, diagonal = low_rank
-        rows = stack_factors(core, scale)
+        rows, diagonal = stack_factors(low_rank), low_rank.diagonal
         if not bool(torch.isfinite(rows).all()):
             raise ValueError(NOT_FINITE)
         self._rows, self._diagonal = rows, diagonal
         verify(exact, self._product, operator.dtype)
+        # Parameters that nothing depends on (dead units): zero rows and columns of A.
+        alive = (diagonal != 0) | (rows != 0).any(dim=0)
+        self._alive = alive.nonzero().flatten()
+        self._dead = len(self._alive) < len(alive)
+        if self._dead:
+            rows, diagonal = rows[:, self._alive], diagonal[self._alive]
         self._inverse: _Penalised | _RangeOnly
-        if bool((diagonal == 0).all()):
+        if len(rows) and bool((diagonal == 0).all()):
             self._inverse = _RangeOnly(rows)
         else:
             self._inverse = _Penalised(rows, diagonal)
 
+    def _solve_alive(self, b: Tensor) -> Tensor:
+        x = torch.zeros_like(b)
+        x[self._alive] = self._inverse.solve(b[self._alive])
+        return x
+
     def _apply(self, b: Tensor) -> Applied:
-        x = self._inverse.solve(b)
-        if self._inverse.status is not Status.RANK_DEFICIENT:
-            # D⁻¹b and its correction nearly cancel when the damping is small.
-            x = x + self._inverse.solve(b - self._product(x))
-        return Applied(x, 0, self._inverse.status, self._inverse.min_ritz)
+        x = self._solve_alive(b)
+        # D⁻¹b and its correction nearly cancel when the damping is small.
+        x = x + self._solve_alive(b - self._product(x))
+        status, smallest = self._inverse.status, self._inverse.min_ritz
+        if self._dead:
+            status, smallest = Status.RANK_DEFICIENT, min(smallest, 0.0)
+        return Applied(x, 0, status, smallest)
 
     def _product(self, x: Tensor) -> Tensor:
         return self._diagonal[:, None] * x + self._rows.T @ (self._rows @ x)
@@ -151,11 +180,11 @@ class DualFactorization(Factorization):
 
     def logdet(self) -> float:
         """Return log det A; −inf where A is singular."""
-        return self._inverse.logdet()
+        return -math.inf if self._dead else self._inverse.logdet()
 
     def trace(self) -> float:
         """Return the trace of A⁻¹; inf where A is singular."""
-        return self._inverse.trace()
+        return math.inf if self._dead else self._inverse.trace()
 
 
 class _Penalised:
@@ -175,7 +204,7 @@ class _Penalised:
         self.status = self._schur.status
         if self.status is Status.INDEFINITE:  # rounding below zero: W2' M⁻¹ W2 cannot be
             self.status = Status.RANK_DEFICIENT
-        self.min_ritz = float(self._d.min())
+        self.min_ritz = float(self._d.min()) if len(self._d) else math.inf
         if len(self._free):
             self.min_ritz = min(self.min_ritz, self._schur.min_ritz)
 
