@@ -254,12 +254,12 @@ def test_models_that_cannot_be_attacked(iris):
         make_column_transformer((OneHotEncoder(), [3]), remainder="passthrough"),
         LogisticRegression(max_iter=5000),
     ).fit(X, y)
-    with pytest.raises(TypeError, match="robustness.attack moves the numbers of X"):
+    with pytest.raises(TypeError, match=r"robustness\.attack moves the numbers of X"):
         attack(wrap(encoded, bounds=(0.0, 10.0)), X, y, eps=0.1)
     tokens = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(8, 2))
     ids, labels = torch.randint(9, (6, 2)), torch.arange(6) % 2
     model = wrap(tokens, task="classification", train=(ids, labels), bounds=(0, 8))
-    with pytest.raises(TypeError, match="robustness.attack moves the numbers of X"):
+    with pytest.raises(TypeError, match=r"robustness\.attack moves the numbers of X"):
         attack(model, ids, labels, eps=1.0)
 
 
