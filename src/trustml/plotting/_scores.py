@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trustml.plotting._style import CYCLE, INK, axes, label, legend, plain, vector
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+_SLIVER = 15  # times the spread of the first set: beyond it, an even axis hides that set
 
 
 def score_histogram(
@@ -28,7 +31,8 @@ def score_histogram(
     ----------
     scores : mapping of str to array of shape (n_k,)
         Scores of each set; the first is filled, the others are outlines. A heavy tail beyond
-        the 0.5 and 99.5 % quantiles is gathered in the outermost bins.
+        the 0.5 and 99.5 % quantiles is gathered in the outermost bins, and where the others lie
+        far from the first, the axis is logarithmic beyond it.
     threshold : float or None
         A vertical line.
     threshold_name, x : str
@@ -65,8 +69,8 @@ def score_histogram(
         low, high = min(low, threshold), max(high, threshold)
     if low == high:
         low, high = low - 0.5, high + 0.5
-    edges = np.linspace(low, high, bins + 1).tolist()
     ax = axes(ax, 5.6, 3.3)
+    edges = _edges(ax, next(iter(sets.values())), low, high, bins)
     for k, (name, values) in enumerate(sets.items()):
         clipped = np.clip(values, low, high)
         share = np.full(len(clipped), 1 / len(clipped))
@@ -80,3 +84,20 @@ def score_histogram(
     label(ax, x, "share of rows")
     legend(ax, loc="best")
     return ax
+
+
+def _edges(ax: Axes, first: NDArray[np.float64], low: float, high: float, bins: int) -> list[float]:
+    """Return bin edges, even on the axis; bend the axis where the first set would be a sliver."""
+    lower, upper = np.quantile(first[np.isfinite(first)], [0.05, 0.95])
+    width = max(abs(float(upper)), abs(float(lower)), float(upper - lower))
+    if high - low <= _SLIVER * (upper - lower) or width == 0 or upper == lower:
+        return np.linspace(low, high, bins + 1).tolist()
+    ax.set_xscale("asinh", linear_width=width)
+    powers = 10.0 ** np.arange(np.ceil(np.log10(width)), np.ceil(np.log10(max(-low, high))) + 1)
+    ticks = [t for t in (*-powers[::-1], 0.0, *powers) if low <= t <= high]
+    ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    ax.set_xticks([], minor=True)
+    even = np.linspace(np.arcsinh(low / width), np.arcsinh(high / width), bins + 1)
+    edges = width * np.sinh(even)
+    edges[[0, -1]] = low, high  # rounding must not push the outermost rows out
+    return edges.tolist()

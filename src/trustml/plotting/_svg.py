@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
+from html import escape
 from typing import TYPE_CHECKING
 
 from trustml.core.optional import require
@@ -24,7 +26,8 @@ def svg(ax: Axes, name: str, alt: str = "") -> str:
     ax : Axes
         Any axes of the figure.
     name : str
-        Makes the ids in the SVG differ from those of other figures in the page.
+        Prefix of the ids in the SVG, so that they differ from those of other figures in the
+        page: letters, digits, hyphens.
     alt : str
         What a screen reader says.
 
@@ -37,7 +40,11 @@ def svg(ax: Axes, name: str, alt: str = "") -> str:
     ------
     TypeError
         If `ax` belongs to no figure of its own.
+    ValueError
+        If `name` has other characters.
     """
+    if not re.fullmatch(r"[\w-]+", name):
+        raise ValueError(f"name must be letters, digits, _ and -, got {name!r}")
     matplotlib = require("matplotlib", "report")
     figure = ax.get_figure()
     if figure is None or not hasattr(figure, "savefig"):
@@ -50,23 +57,34 @@ def svg(ax: Axes, name: str, alt: str = "") -> str:
         "font.sans-serif": ["DejaVu Sans"],
     }
     blank = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        # The browser has other fonts; matplotlib's are used only to measure.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="svg", transparent=True, metadata=blank)
-    return _inline(buffer.getvalue(), alt)
+    return _inline(buffer.getvalue(), name, alt)
 
 
-def _inline(text: str, alt: str) -> str:
-    from html import escape
+_TAG = re.compile(r"<[^>]*>")  # matplotlib escapes > in text and in attributes
+_ID = re.compile(r'\sid="([^"]*)"')
+_USE = re.compile(r'(url\(#|href="#)([^)"]*)')
 
+
+def _inline(text: str, name: str, alt: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     head, body = text.split(">", 1)
     box = re.search(r'viewBox="([^"]+)"', head)
     view = box.group(1) if box else "0 0 400 250"
-    body = re.sub(r"\sxlink:href=", " href=", body)
-    body = re.sub(r"(?<=[:\"\s])" + INK + r"\b", "currentColor", body)
-    body = re.sub(r"(font: )([^;\"]*?)'[^;\"]*(?=[;\"])", r"\1\2sans-serif", body)
+    used = {found for _, found in _USE.findall(body)}
+
+    def rewrite(match: re.Match[str]) -> str:
+        """Adapt one tag; text between tags, which may come from data, is left alone."""
+        tag = match.group().replace(" xlink:href=", " href=").replace(INK, "currentColor")
+        tag = re.sub(r"(font: )([^;\"]*?)'[^;\"]*(?=[;\"])", r"\1\2sans-serif", tag)
+        tag = _ID.sub(lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", tag)
+        return _USE.sub(lambda m: f"{m[1]}{name}-{m[2]}", tag)
+
     return (
         f'<svg class="figure" viewBox="{view}" role="img" aria-label="{escape(alt, quote=True)}" '
-        f'preserveAspectRatio="xMidYMid meet">{body}'
+        f'preserveAspectRatio="xMidYMid meet">{_TAG.sub(rewrite, body)}'
     )
