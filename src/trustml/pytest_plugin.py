@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,9 @@ import pytest
 
 if TYPE_CHECKING:
     from trustml.auditing import AuditReport
+
+
+_HTML_NEEDS = ("jinja2", "matplotlib")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,7 +36,8 @@ def trustml_audit(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..
 
     The callable takes what ``trustml.audit`` takes and returns its ``AuditReport``, after
     saving it under ``--trustml-report DIR/<test name>`` or else the test's ``tmp_path``.
-    A second audit in one test is saved beside the first, numbered.
+    A second audit in one test is saved beside the first, numbered. Without the extra
+    ``trustml[report]`` there is no ``report.html``, only the numbers.
 
     Returns
     -------
@@ -50,7 +55,13 @@ def trustml_audit(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..
 
         report = audit(model, X_test, y_test, **settings)
         runs += 1
-        report.save(base if runs == 1 else base.with_name(f"{base.name}-{runs}"))
+        formats = ("json", "junit", "html") if _can_draw() else ("json", "junit")
+        folder = base if runs == 1 else base.with_name(f"{base.name}-{runs}")
+        report.save(folder, formats=formats)
         return report
 
     return run
+
+
+def _can_draw() -> bool:
+    return all(find_spec(package) is not None for package in _HTML_NEEDS)

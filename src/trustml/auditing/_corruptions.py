@@ -16,8 +16,8 @@ from trustml.core.validation import frame_columns, restore, to_numpy
 def stand_ins(X: Any, random_state: int) -> dict[str, Any]:
     """Return corrupted copies of rows, by name, in the kind of `X`.
 
-    Pictures get noise, inversion and shuffled pixels; tables get noise of three standard
-    deviations and a shift by four in every numeric feature.
+    Pictures get strong noise, a turn by 90 degrees, and textures in their place; tables get
+    noise of three standard deviations and a shift by four in every numeric feature.
 
     Parameters
     ----------
@@ -47,14 +47,15 @@ def stand_ins(X: Any, random_state: int) -> dict[str, Any]:
 
 
 def _pictures(rows: NDArray[Any], generator: np.random.Generator) -> dict[str, NDArray[Any]]:
+    from trustml.datasets import corrupt, foreign_images
+
     low, high = float(rows.min()), float(rows.max())
-    noise = rows + generator.normal(0, 0.4 * (high - low), rows.shape)
-    flat = rows.reshape(len(rows), -1)
-    shuffled = generator.permuted(flat, axis=1).reshape(rows.shape)
+    seed = int(generator.integers(2**31))
+    foreign = foreign_images(len(rows), rows.shape[1:], seed, kind="textures", bounds=(low, high))
     return {
-        "noise": np.clip(noise, low, high),
-        "inverted": low + high - rows,
-        "shuffled pixels": shuffled,
+        "gaussian noise": corrupt(rows, "gaussian_noise", 4, seed),
+        "turned by 90 degrees": corrupt(rows, "rotate", 5, seed),
+        "textures": foreign,
     }
 
 

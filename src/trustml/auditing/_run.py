@@ -19,7 +19,7 @@ from trustml.auditing._report import AuditReport
 from trustml.auditing._settings import make_checks, open_share
 from trustml.auditing._verdict import Verdict
 from trustml.auditing.checks import CHECKS
-from trustml.core.validation import check_same_length, to_numpy
+from trustml.core.validation import check_same_length, take_rows, to_numpy
 from trustml.evidence import clopper_pearson
 from trustml.model import Model, as_model
 from trustml.warnings import TrustmlWarning
@@ -196,6 +196,9 @@ def _case(
 ) -> Case:
     X, y = rows_of(X_test, "X_test"), _labels(y_test, "y_test")
     check_same_length(X_test=X, y_test=y)
+    if model.task == "multilabel":
+        raise ValueError("audits of multilabel models are not supported; wrap one label at a time")
+    model.predict(take_rows(X, np.arange(min(len(y), 2))))  # shows the number of classes
     if (X_cal is None) != (y_cal is None):
         given, missing = ("X_cal", "y_cal") if y_cal is None else ("y_cal", "X_cal")
         raise ValueError(f"{given} was given without {missing}; give both or neither")
@@ -208,8 +211,6 @@ def _case(
                 f"{tuple(X.shape[1:])}; both must be what the model takes"
             )
         model.targets(y_cal)
-    if model.task == "multilabel":
-        raise ValueError("audits of multilabel models are not supported; wrap one label at a time")
     model.targets(y)
     return Case(
         model=model,
@@ -235,9 +236,11 @@ def _labels(y: Any, name: str) -> Any:
 
 def _facts(case: Case) -> dict[str, Any]:
     model = case.model
-    facts: dict[str, Any] = {"model": type(model.estimator).__name__}
+    made_of = type(model.estimator).__name__
     if model.differentiable:
-        facts["parameters"] = sum(p.numel() for p in model.module.parameters())
+        count = sum(p.numel() for p in model.module.parameters())
+        made_of += f", {count:,} parameters".replace(",", " ").replace("  ", ", ")
+    facts: dict[str, Any] = {"model": made_of}
     if model.task == "classification":
         facts["task"] = f"classification, {len(case.class_names)} classes"
         right = clopper_pearson(int(case.correct.sum()), case.n, case.level)

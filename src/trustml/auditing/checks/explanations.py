@@ -21,6 +21,7 @@ from trustml.evidence import clopper_pearson
 _FEWEST = 20
 _RANDOM_CHOICES = 8
 _GAP = 0.01
+_MOST_FEATURES = 200
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,8 @@ class Explanations(Check):
         plain = to_numpy(inputs).astype(np.float64)
         centre = to_numpy(model.inputs(case.X)).astype(np.float64).mean(0)
         target = _target(case, rows)
-        explained = IntegratedGradients(model, baseline=centre).attribute(
-            restore(plain, X), target=target
-        )
+        explainer = IntegratedGradients(model, baseline=centre)
+        explained = explainer.attribute(restore(plain, X), target=_labels(case, target))
         values = to_numpy(explained.values).astype(np.float64).reshape(plain.shape)
         wins = self._wins(case, plain, centre, values, target)
         finding = at_least(
@@ -97,7 +97,7 @@ class Explanations(Check):
         return Outcome(
             summary=self._sentence(finding),
             findings=(finding, *complete),
-            figures=_figures(case, plain, values, rows),
+            figures=_figures(case, plain, values, rows, explainer),
             parameters={"explainer": "IntegratedGradients", "baseline": "mean of the test rows"},
         )
 
@@ -153,6 +153,11 @@ def _target(case: Case, rows: NDArray[np.intp]) -> NDArray[np.intp] | None:
     return predicted
 
 
+def _labels(case: Case, target: NDArray[np.intp] | None) -> Any:
+    """Return the target columns as the labels that the model knows."""
+    return None if target is None else np.asarray(case.model.classes_)[target]
+
+
 def _answer(
     case: Case, rows: NDArray[np.float64], target: NDArray[np.intp] | None
 ) -> NDArray[np.float64]:
@@ -178,42 +183,87 @@ def _completeness(explained: Any, n: int, level: float) -> tuple[Finding, ...]:
 
 
 def _figures(
-    case: Case, plain: NDArray[np.float64], values: NDArray[np.float64], rows: NDArray[np.intp]
+    case: Case,
+    plain: NDArray[np.float64],
+    values: NDArray[np.float64],
+    rows: NDArray[np.intp],
+    explainer: Any,
 ) -> tuple[Figure, ...]:
-    if image_side(plain.shape[1:]) is not None:
-        chosen = _one_of_each(case.label_index[rows], 8)
-        labels = [
-            f"true {case.class_names[case.label_index[rows[i]]]}, "
-            f"says {case.class_names[case.probabilities[rows[i]].argmax()]}"
-            for i in chosen
-        ]
-        figure = Figure(
-            "attribution_images",
-            {
-                "images": pictures(plain[chosen]),
-                "values": pictures(values[chosen]),
-                "titles": labels,
-            },
-            "Attributions of test rows",
-            "Below each picture: blue pixels spoke for the predicted class, red ones against it "
-            "(integrated gradients from the mean picture).",
-        )
-        return (figure,)
+    if image_side(plain.shape[1:]) is not None and case.model.task == "classification":
+        return (_pictures(case, plain, values, rows),)
     flat = np.abs(values.reshape(len(values), -1))
-    return (
-        Figure(
-            "attribution_bars",
-            {
-                "values": flat.mean(0),
-                "names": case.feature_names,
-                "error": 1.96 * flat.std(0) / np.sqrt(len(flat)),
-                "x": "mean absolute attribution",
-            },
-            "What the model uses",
-            "Mean absolute integrated gradients over the explained rows, with 95 % intervals of "
-            "the mean.",
-        ),
+    overall = Figure(
+        "attribution_bars",
+        {
+            "values": flat.mean(0),
+            "names": case.feature_names,
+            "error": 1.96 * flat.std(0) / np.sqrt(len(flat)),
+            "x": "mean absolute attribution",
+        },
+        "What the model uses",
+        "Mean absolute integrated gradients over the explained rows, with 95 % intervals of the "
+        "mean.",
     )
+    return (overall, *_one_row(case, plain, values, rows, explainer))
+
+
+def _pictures(
+    case: Case, plain: NDArray[np.float64], values: NDArray[np.float64], rows: NDArray[np.intp]
+) -> Figure:
+    chosen = _one_of_each(case.label_index[rows], 8)
+    truth, said = case.label_index[rows], case.probabilities[rows].argmax(1)
+    names = case.class_names
+    return Figure(
+        "attribution_images",
+        {
+            "images": pictures(plain[chosen]),
+            "values": pictures(values[chosen]),
+            "titles": [f"is {names[truth[i]]}, says {names[said[i]]}" for i in chosen],
+        },
+        "Attributions of test rows",
+        "Below each picture: blue pixels spoke for the predicted class, red ones against it "
+        "(integrated gradients from the mean picture).",
+    )
+
+
+def _one_row(
+    case: Case,
+    plain: NDArray[np.float64],
+    values: NDArray[np.float64],
+    rows: NDArray[np.intp],
+    explainer: Any,
+) -> tuple[Figure, ...]:
+    """Explain the least certain row, with the standard errors that the training rows imply."""
+    from trustml.explain import uncertainty
+
+    width = int(np.prod(plain.shape[1:]))
+    if case.model.train is None or width > _MOST_FEATURES:
+        return ()
+    if case.model.task == "classification":
+        i = int(case.probabilities[rows].max(1).argmin())
+        target = _labels(case, case.probabilities[rows[i : i + 1]].argmax(1))
+        of = f"class {case.class_names[int(case.probabilities[rows[i]].argmax())]}"
+    else:
+        i, target, of = 0, None, "the predicted value"
+    row = restore(plain[i : i + 1], case.X)
+    try:
+        _ = case.model.objective
+    except TypeError:  # its training minimised something that has no curvature of this kind
+        return ()
+    error = to_numpy(uncertainty(explainer, row, target)).reshape(-1).astype(np.float64)
+    figure = Figure(
+        "attribution_bars",
+        {
+            "values": values[i].reshape(-1),
+            "names": case.feature_names,
+            "error": 1.96 * error,
+            "x": f"attribution to {of}, test row {int(rows[i])}",
+        },
+        "One uncertain row",
+        "Integrated gradients with 95 % error bars: how much the attributions would vary had "
+        "other training rows been drawn (infinitesimal jackknife through the curvature).",
+    )
+    return (figure,)
 
 
 def _one_of_each(labels: NDArray[np.intp], limit: int) -> NDArray[np.intp]:

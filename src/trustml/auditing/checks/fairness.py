@@ -97,7 +97,8 @@ class Fairness(Check):
             return (*_known(self.metrics, _NUMBERS), (self.metrics or ("mean_error",)), data)
         if len(case.class_names) != 2:
             shown_metrics = _known(self.metrics, _CLASSES)[0]
-            return shown_metrics, (self.metrics or _CLASSES), (case.y, case.predictions, None)
+            found = case.probabilities.argmax(1)
+            return shown_metrics, (self.metrics or _CLASSES), (case.label_index, found, None)
         names = case.class_names
         wanted = names[1] if self.positive is None else str(self.positive)
         if wanted not in names:

@@ -1,0 +1,3 @@
+"""Plugins that the whole suite uses."""
+
+pytest_plugins = ["pytester"]
