@@ -14,6 +14,7 @@ from trustml.ihvp.operators import FactoredOperator, LinearOperator
 from trustml.ihvp.quadratic import top_eigenpairs
 from trustml.ihvp.solution import Damping, Solution, Status
 from trustml.ihvp.solvers import Factorization
+from trustml.ihvp.solvers.downdate import downdate
 
 __all__ = [
     "Covariance",
@@ -33,6 +34,7 @@ __all__ = [
     "Status",
     "choose_damping",
     "curvature",
+    "downdate",
     "factorize",
     "solve",
     "top_eigenpairs",

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trustml.ihvp import Damping, Factorization, Objective, Solution, curvature, solve
+from trustml.ihvp import (
+    Damping,
+    FactoredOperator,
+    Factorization,
+    Objective,
+    Solution,
+    curvature,
+    downdate,
+    factorize,
+)
 from trustml.influence._train_rows import TrainRows
 from trustml.warnings import ConvergenceWarning
 
@@ -65,7 +74,7 @@ def newton_step(
     damping : Damping
         The same λ as for all rows.
     inverse : Factorization
-        Its method is taken again.
+        Of all rows; the rows are taken out of it where they are few.
     rows : TrainRows
         The rows' loss gradients.
     indices : Tensor of shape (m,)
@@ -79,7 +88,14 @@ def newton_step(
     rest = objective.without(indices)
     pull = rows.total(indices) / objective.n
     operator = curvature(curvature_name, rest) + damping
-    solution = solve(operator, pull, method=inverse.method)
+    kept = torch.ones(len(objective.data), dtype=torch.bool)
+    kept[indices] = False
+    removed = curvature(curvature_name, objective.without(kept))
+    if isinstance(removed, FactoredOperator):
+        left = downdate(inverse, operator, removed)
+    else:
+        left = factorize(operator, inverse.method, inverse.tol)
+    solution = left.solve(pull)
     step = solution.x
     full, before = objective.gradient(), rest.gradient()
     after = rest.at(objective.space.vector() + step).gradient()
