@@ -24,6 +24,7 @@ CALLS = {
     "attribution_bars": ([0.2, -0.5, 0.1], ["a", "b$", "c"]),
     "attribution_images": (RNG.random((2, 4, 4)), RNG.normal(size=(2, 4, 4)), ["x", "y"]),
     "image_grid": (RNG.random((3, 4, 4, 3)), ["1", "2", "3"]),
+    "intervals": (["a", "b"], [0.5, 0.6], [0.4, 0.5], [0.6, 0.8]),
     "group_metrics": (["tpr", "fpr"], ["f", "m"], [[0.5, 0.1], [0.7, np.nan]]),
 }
 NAMED = {"coverage_by_group": {"target": 0.9}}

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from trustml.plotting._attributions import attribution_bars, attribution_images, image_grid
 from trustml.plotting._calibration import reliability_diagram
-from trustml.plotting._intervals import coverage_by_group, group_metrics
+from trustml.plotting._dispatch import plot
+from trustml.plotting._intervals import coverage_by_group, group_metrics, intervals
 from trustml.plotting._robustness import robustness_curve
 from trustml.plotting._scores import score_histogram
 from trustml.plotting._svg import svg
@@ -20,6 +21,8 @@ __all__ = [
     "coverage_by_group",
     "group_metrics",
     "image_grid",
+    "intervals",
+    "plot",
     "reliability_diagram",
     "robustness_curve",
     "score_histogram",

@@ -32,7 +32,7 @@ def coverage_by_group(
     low: Any,
     high: Any,
     *,
-    target: float,
+    target: float | None = None,
     band: tuple[float, float] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
@@ -44,7 +44,7 @@ def coverage_by_group(
         Names, from top to bottom.
     coverage, low, high : array of shape (n_groups,)
         Fraction of rows whose set holds the label, and its interval.
-    target : float in (0, 1)
+    target : float in (0, 1), or None
         Coverage asked for: ``1 - alpha``.
     band : (float, float) or None
         Range in which a valid procedure's overall coverage falls.
@@ -61,12 +61,13 @@ def coverage_by_group(
     >>> ax.get_xlabel()
     'coverage'
     """
-    ax = _forest(groups, coverage, low, high, ax)
+    ax = intervals(groups, coverage, low, high, x="coverage", ax=ax)
     if band is not None:
         ax.axvspan(*band, color=TEAL, alpha=0.16, linewidth=0, label="valid overall")
-    ax.axvline(target, color=TEAL, linewidth=1.4, linestyle=(0, (4, 3)), label="asked for")
-    label(ax, "coverage")
-    legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    if target is not None:
+        ax.axvline(target, color=TEAL, linewidth=1.4, linestyle=(0, (4, 3)), label="asked for")
+    if band is not None or target is not None:
+        legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return ax
 
 
@@ -140,24 +141,48 @@ def group_metrics(
     return ax
 
 
-def _forest(names: Sequence[str], estimate: Any, low: Any, high: Any, ax: Axes | None) -> Axes:
-    x, lo, hi = vector(estimate, "estimate"), vector(low, "low"), vector(high, "high")
-    n = same_length(names=names, estimate=x, low=lo, high=hi)
+def intervals(
+    names: Sequence[str],
+    estimate: Any,
+    low: Any,
+    high: Any,
+    *,
+    x: str = "estimate",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw estimates with their intervals, one line each.
+
+    Parameters
+    ----------
+    names : sequence of str, length n
+        Names, from top to bottom.
+    estimate, low, high : array of shape (n,)
+        The estimates and the ends of their intervals.
+    x : str
+        Axis label.
+    ax : Axes or None
+        Where to draw; None makes a figure.
+
+    Returns
+    -------
+    Axes
+
+    Examples
+    --------
+    >>> ax = intervals(["a", "b"], [0.5, 0.6], [0.4, 0.5], [0.6, 0.8], x="accuracy")
+    >>> ax.get_xlabel()
+    'accuracy'
+    """
+    at, lo, hi = vector(estimate, "estimate"), vector(low, "low"), vector(high, "high")
+    n = same_length(names=names, estimate=at, low=lo, high=hi)
     ax = axes(ax, 5.6, 0.95 + 0.3 * n)
     y = np.arange(n)
-    ax.errorbar(
-        x,
-        y,
-        xerr=error_bars(x, lo, hi),
-        fmt="o",
-        color=BLUE,
-        markersize=5.5,
-        elinewidth=1.7,
-        capsize=3,
-    )
+    bars = error_bars(at, lo, hi)
+    ax.errorbar(at, y, xerr=bars, fmt="o", color=BLUE, markersize=5.5, elinewidth=1.7, capsize=3)
     ax.set_yticks(y, [plain(name) for name in names], color=INK)
     ax.set_ylim(n - 0.5, -0.5)
     ax.grid(visible=False, axis="y")
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_color(MUTED)
+    label(ax, x)
     return ax

@@ -91,7 +91,7 @@ def _edges(ax: Axes, first: NDArray[np.float64], low: float, high: float, bins: 
     lower, upper = np.quantile(first[np.isfinite(first)], [0.05, 0.95])
     width = max(abs(float(upper)), abs(float(lower)), float(upper - lower))
     if high - low <= _SLIVER * (upper - lower) or width == 0 or upper == lower:
-        return np.linspace(low, high, bins + 1).tolist()
+        return [float(edge) for edge in np.linspace(low, high, bins + 1)]
     ax.set_xscale("asinh", linear_width=width)
     powers = 10.0 ** np.arange(np.ceil(np.log10(width)), np.ceil(np.log10(max(-low, high))) + 1)
     ticks = [t for t in (*-powers[::-1], 0.0, *powers) if low <= t <= high]
@@ -100,4 +100,4 @@ def _edges(ax: Axes, first: NDArray[np.float64], low: float, high: float, bins: 
     even = np.linspace(np.arcsinh(low / width), np.arcsinh(high / width), bins + 1)
     edges = width * np.sinh(even)
     edges[[0, -1]] = low, high  # rounding must not push the outermost rows out
-    return edges.tolist()
+    return [float(edge) for edge in edges]
