@@ -116,6 +116,26 @@ class Case:
         return [f"feature {j}" for j in range(width)]
 
     @cached_property
+    def no_influence(self) -> str | None:
+        """Why training rows have no influence functions here; None if they have."""
+        if not self.model.differentiable:
+            return "The model only predicts: influence of training rows needs gradients."
+        if self.model.train is None:
+            return "No training data: wrap the model with train=(X, y)."
+        try:
+            _ = self.model.objective
+        except TypeError as error:  # its training minimised what has no curvature of this kind
+            return f"The training objective is not known: {error}."
+        return None
+
+    @cached_property
+    def influence(self) -> Any:
+        """Influence functions, factorised once for all checks; only if ``no_influence`` is None."""
+        from trustml.influence import InfluenceFunctions
+
+        return InfluenceFunctions(self.model).fit()
+
+    @cached_property
     def split(self) -> Split:
         """Calibration rows and judged rows; without ``X_cal``, two halves of the test set."""
         if self.X_cal is not None and self.y_cal is not None:

@@ -237,7 +237,7 @@ def _one_row(
     from trustml.explain import uncertainty
 
     width = int(np.prod(plain.shape[1:]))
-    if case.model.train is None or width > _MOST_FEATURES:
+    if case.no_influence is not None or width > _MOST_FEATURES:
         return ()
     if case.model.task == "classification":
         i = int(case.probabilities[rows].max(1).argmin())
@@ -246,11 +246,8 @@ def _one_row(
     else:
         i, target, of = 0, None, "the predicted value"
     row = restore(plain[i : i + 1], case.X)
-    try:
-        _ = case.model.objective
-    except TypeError:  # its training minimised something that has no curvature of this kind
-        return ()
-    error = to_numpy(uncertainty(explainer, row, target)).reshape(-1).astype(np.float64)
+    spread = uncertainty(explainer, row, target, influence=case.influence)
+    error = to_numpy(spread).reshape(-1).astype(np.float64)
     figure = Figure(
         "attribution_bars",
         {

@@ -12,10 +12,12 @@ from trustml.auditing._case import Case
 from trustml.auditing._check import Check, Figure, Outcome, Skip, Table
 from trustml.auditing._settings import positive
 from trustml.auditing._verdict import Finding, Verdict, at_most, within
+from trustml.core.validation import to_numpy
 from trustml.evidence import Interval
 
 _BINARY = ("selection_rate", "true_positive_rate", "false_positive_rate", "accuracy")
 _CLASSES = ("accuracy",)
+_ROWS = 6
 _NUMBERS = ("mean_prediction", "mean_error", "mean_absolute_error")
 
 
@@ -78,7 +80,7 @@ class Fairness(Check):
             summary=self._sentence(findings),
             findings=tuple(findings),
             figures=tuple(figures),
-            tables=_responsible_rows(case, several),
+            tables=_responsible_rows(case, several, data[2]),
             notes=tuple(
                 f"Sensitive feature {name!r} has one group only and is left out."
                 for name in case.groups
@@ -185,5 +187,43 @@ def _signed(table: Any, j: int) -> float:
     return float(values[1] - values[0])
 
 
-def _responsible_rows(case: Case, groups: dict[str, NDArray[Any]]) -> tuple[Table, ...]:
-    return ()
+def _responsible_rows(
+    case: Case, groups: dict[str, NDArray[Any]], favourable: str | None
+) -> tuple[Table, ...]:
+    """List the training rows whose absence would shrink each gap most, by influence."""
+    if case.no_influence is not None or favourable is None:
+        return ()
+    from trustml.fairness import FairInfluence
+
+    classes = np.asarray(case.model.classes_)
+    tables = []
+    for feature, labels in groups.items():
+        fair = FairInfluence(
+            case.model,
+            criterion="equalized_odds",
+            pos_label=classes[case.class_names.index(favourable)],
+            influence=case.influence,
+        ).fit(case.X, classes[case.label_index], sensitive_features=labels)
+        effects = np.asarray(fair.row_effects_)
+        worst = np.argsort(effects, kind="stable")[:_ROWS]
+        given = to_numpy(_train_targets(case)).astype(int)
+        rows = tuple(
+            (str(int(i)), case.class_names[given[i]], float(effects[i]))
+            for i in worst
+            if effects[i] < 0
+        )
+        tables.append(
+            Table(
+                f"Training rows that widen the gap by {feature} most",
+                ("training row", "label", "change of the gap if left out"),
+                rows,
+                f"Predicted without refits. Equalised-odds gap of mean probabilities between "
+                f"groups of {feature} in the test rows: {fair.gap_:.3f}.",
+            )
+        )
+    return tuple(table for table in tables if table.rows)
+
+
+def _train_targets(case: Case) -> Any:
+    train = case.model.train
+    return [] if train is None else train.targets

@@ -85,12 +85,13 @@ class LabelErrors(Check):
 
     def run(self, case: Case) -> Outcome:
         """Judge the excess of surprising labels, and the gain without the harmful rows."""
-        from trustml.influence import InfluenceFunctions, find_mislabeled
+        from trustml.influence import find_mislabeled
 
-        _refuse(case)
+        if case.no_influence is not None:
+            raise Skip(case.no_influence)
         if case.n < _FEWEST:
             raise Skip(f"{case.n} test rows are too few; at least {_FEWEST} are needed.")
-        influence = InfluenceFunctions(case.model).fit()
+        influence = case.influence
         ranking = find_mislabeled(influence)
         level = case.bonferroni(2)
         if case.model.task == "classification":
@@ -186,18 +187,6 @@ class LabelErrors(Check):
         if Verdict.NOT_ENOUGH_DATA in verdicts:
             return f"{said}; that may be on either side of the limits."
         return f"{said}: within the limits."
-
-
-def _refuse(case: Case) -> None:
-    """Skip where influence is not defined, with the reason of the model itself."""
-    if not case.model.differentiable:
-        raise Skip("The model only predicts: influence of training rows needs gradients.")
-    if case.model.train is None:
-        raise Skip("No training data: wrap the model with train=(X, y).")
-    try:
-        _ = case.model.objective
-    except TypeError as error:
-        raise Skip(f"The training objective is not known: {error}.") from error
 
 
 def _targets(case: Case) -> Any:
