@@ -50,7 +50,7 @@ def number(value: float) -> str:
         return "–"
     if value == 0 or 0.001 <= abs(value) < 10_000:
         return f"{value:.3f}".rstrip("0").rstrip(".") if abs(value) < 100 else f"{value:.0f}"
-    return f"{value:.2e}"
+    return f"{value:.2g}"
 
 
 def bracket(finding: Finding) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from trustml.auditing._check import Check
 from trustml.auditing._report import AuditReport
 from trustml.auditing._run import audit
+from trustml.auditing.checks import CHECKS
 from trustml.core.random import torch_generator
 from trustml.core.validation import check_choice
 from trustml.datasets import corrupt, diabetes_risk, digits, foreign_images
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 NAMES = ("digits", "diabetes")
 
+# An attack may change every pixel by a twentieth of its range.
+_DIGITS_THRESHOLDS: dict[str, dict[str, Any]] = {"robustness": {"eps": 0.05}}
 _WEIGHT_DECAY = 1e-3
 _EPOCHS = 12
 _BATCH = 64
@@ -32,7 +35,7 @@ _POLISH = 100  # steps of L-BFGS after Adam
 def audit_example(
     name: str,
     *,
-    checks: Any = None,
+    checks: Sequence[str] | None = None,
     random_state: int = 0,
     on_check: Callable[[Check], None] | None = None,
 ) -> AuditReport:
@@ -44,8 +47,8 @@ def audit_example(
         "digits": a small convolutional network on 8 x 8 pictures; corrupted and foreign pictures
         as strange rows; groups by the amount of ink. "diabetes": a scikit-learn pipeline that
         predicts whether the disease progressed more than the median; groups by sex and age.
-    checks : as for ``trustml.audit``
-        None runs all.
+    checks : sequence of str or None
+        Only these checks; None runs all.
     random_state : int
         Seed of the split, the training and the audit.
     on_check : callable or None
@@ -61,7 +64,7 @@ def audit_example(
 
 
 def _digits(**settings: Any) -> AuditReport:
-    seed = settings["random_state"]
+    seed, names = settings["random_state"], settings.pop("checks")
     data = digits(random_state=seed)
     train, calibration, test = (
         _pictures(part) for part in (data.train, data.calibration, data.test)
@@ -87,6 +90,7 @@ def _digits(**settings: Any) -> AuditReport:
         y_cal=data.calibration.y,
         sensitive_features={"ink": ink_groups(test)},
         X_ood=strange,
+        checks={n: _DIGITS_THRESHOLDS.get(n, {}) for n in (CHECKS if names is None else names)},
         name="Handwritten digits, a small convolutional network",
         **settings,
     )

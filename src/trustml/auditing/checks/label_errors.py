@@ -245,7 +245,8 @@ class _Words:
 
     def caption(self, row: int) -> str:
         given, held_out = self.ranking.given[row], self.ranking.suggested[row]
-        return f"row {row}\n{self.label(given)}, not {self.label(held_out)}?"
+        first, second = self.label(given), self.label(held_out)
+        return f"row {row}\n{first}" + ("" if first == second else f", not {second}?")
 
     def table(self, title: str, rows: NDArray[np.intp]) -> Table:
         columns = ["training row", "label given", "held-out prediction"]
