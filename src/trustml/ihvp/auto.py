@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from trustml.core.validation import check_positive_int
+from trustml.ihvp.objective import Objective
 from trustml.ihvp.operators import LinearOperator, leaves
 from trustml.ihvp.solution import Solution
 from trustml.ihvp.solvers import SOLVERS, Factorization
@@ -16,8 +17,9 @@ _LATER = ("minres", "nystrom", "lissa", "astra", "kfac", "ekfac", "lanczos")
 # A direct solve is exact and serves every later question, so it is worth this many flops
 # (some seconds of one core) even where iterating once would be cheaper.
 _DIRECT_BUDGET = 1e11
-# Iterations, and operations a parameter, row and column, that block CG is taken to need.
+# Iterations, and operations a use of a parameter and column, that block CG is taken to need.
 _ITERATIONS, _FLOPS = 30, 12
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # Right-hand sides that are expected of a factorisation.
 _MANY = 1000
 
@@ -168,9 +170,32 @@ def _product_flops(A: LinearOperator) -> float:
     total = 0.0
     for leaf in leaves(A):
         objective = getattr(leaf, "objective", None)
-        rows = leaf.size / 6 if objective is None else len(objective.data)
-        total += _FLOPS * rows * leaf.size
+        if objective is None:
+            total += 2.0 * leaf.size**2
+        else:
+            total += _FLOPS * len(objective.data) * _forward_uses(objective)
     return total
+
+
+def _forward_uses(objective: Objective) -> float:
+    """Count how often one row's forward pass uses a weight: more than p for convolutions."""
+    uses = [float(objective.space.size)]
+
+    def count(layer: nn.Module, _: object, out: object) -> None:
+        weight = getattr(layer, "weight", None)
+        if isinstance(layer, _CONVOLUTIONS) and weight is not None and isinstance(out, Tensor):
+            # Convolutions in float64 run at a third of a matrix product's speed.
+            uses.append(3.0 * weight.numel() * out[0, 0].numel())
+        elif isinstance(layer, nn.Linear) and isinstance(out, Tensor):
+            uses.append(float(layer.weight.numel() * (out[0].numel() // out.shape[-1] - 1)))
+
+    handles = [layer.register_forward_hook(count) for layer in objective.module.modules()]
+    try:
+        objective.outputs(objective.data.rows(0, 1).inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sum(uses)
 
 
 def memory_budget() -> float:

@@ -29,6 +29,11 @@ class GraphSum:
         self._rest: Data | None = objective.data
         self._ready = False
 
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the graphs behind: a copy builds its own at its first product."""
+        empty = {"_kept": [], "_leaves": {}, "_rest": self._objective.data, "_ready": False}
+        return self.__dict__ | empty
+
     def __call__(self, vectors: Tensor) -> Tensor:
         """Return the sum of the products, accumulated in float64."""
         total = torch.zeros(vectors.shape, dtype=torch.float64, device=vectors.device)

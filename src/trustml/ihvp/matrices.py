@@ -164,6 +164,7 @@ class MatrixFree(LinearOperator):
 def rounded_entries(operator: LinearOperator) -> bool:
     """Say whether some part is known in float32 only, so that float64 products add no digits."""
     return any(
-        isinstance(leaf, (Dense, MatrixFree)) and leaf.dtype != torch.float64
+        isinstance(leaf, (Dense, MatrixFree)) or leaf.double().dtype != torch.float64
         for leaf in leaves(operator)
+        if leaf.dtype != torch.float64
     )

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from trustml.core.batches import Batch, Data, Inputs, as_data, forward, map_batches
+from trustml.core.batches import Batch, Data, Inputs, forward, map_batches
 from trustml.core.features import find_head
 from trustml.core.gradients import PerExampleGradients
-from trustml.core.losses import OutputLoss, as_loss
+from trustml.core.losses import OutputLoss
 from trustml.core.modes import evaluating
 from trustml.core.parameters import ParameterSpace
 from trustml.core.validation import check_positive_int
-from trustml.warnings import DeterminismWarning
+from trustml.ihvp._intake import as_rows, check_batch_norm, listed, resolve
+from trustml.warnings import BackendWarning, DeterminismWarning
 
 T = TypeVar("T")
 Cotangents = Callable[[Tensor, Inputs, Tensor | None], Tensor]
@@ -92,16 +93,16 @@ class Objective:
     ) -> None:
         if not isinstance(module, nn.Module):
             raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
-        _check_batch_norm(module)
+        check_batch_norm(module)
         if batch_size != "auto":
             check_positive_int(batch_size, "batch_size")
         self.module, self.batch_size = module, batch_size
         self._decay_spec, self._head = weight_decay, head
-        rows = _as_rows(data)
+        rows = as_rows(data)
         if isinstance(parameters, ParameterSpace):
             self.space = parameters if parameters.module is module else parameters.on(module)
         else:
-            if parameters is not None and "last_layer" in _listed(parameters) and head is None:
+            if parameters is not None and "last_layer" in listed(parameters) and head is None:
                 place = next(module.parameters(), torch.empty(0))
                 head = find_head(module, rows.to(place.device, place.dtype).rows(0, 1).inputs)
                 if head is None:
@@ -120,7 +121,7 @@ class Objective:
                 "the data have no targets; pass (X, y), or a DataLoader that yields (x, y)"
             )
         outputs = self.outputs(probe.inputs)
-        self.loss: OutputLoss = _resolve(loss, outputs, probe.targets)
+        self.loss: OutputLoss = resolve(loss, outputs, probe.targets)
         self.loss(outputs, probe.targets)
         if not torch.equal(outputs, self.outputs(probe.inputs)):
             warnings.warn(
@@ -324,12 +325,36 @@ class Objective:
         return self._like(module, self.data, self.space.on(module))
 
     def double(self) -> Objective:
-        """Return the same objective computed in float64, on a deep copy of the module."""
+        """Return the same objective computed in float64, on a deep copy of the module.
+
+        A module that casts inside ``forward`` cannot be: this one is then returned, and a
+        BackendWarning says so.
+
+        Returns
+        -------
+        Objective
+
+        Raises
+        ------
+        RuntimeError
+            If the module's copy fails for another reason.
+        """
         if self.space.dtype == torch.float64:
             return self
         module = copy.deepcopy(self.module).double()
         data = self.data.to(dtype=torch.float64)
-        return self._like(module, data, self.space.on(module))
+        try:
+            return self._like(module, data, self.space.on(module))
+        except RuntimeError as error:
+            if "dtype" not in str(error) and "type" not in str(error):
+                raise
+            warnings.warn(
+                f"{type(self.module).__name__} does not run in float64 ({error}): its curvature "
+                f"has the rounding of {self.space.dtype}; remove the casts from forward()",
+                BackendWarning,
+                stacklevel=2,
+            )
+            return self
 
     def _like(self, module: nn.Module, data: Data, parameters: Any) -> Objective:
         return Objective(
@@ -346,7 +371,7 @@ class Objective:
     def _data(self, data: Any) -> Data:
         if data is None:
             return self.data
-        return _as_rows(data).to(self.space.device, self.space.dtype)
+        return as_rows(data).to(self.space.device, self.space.dtype)
 
     def capped(self, size: int) -> int:
         """Return ``size``, or the batch size where that is smaller."""
@@ -358,29 +383,3 @@ class Objective:
         if cotangents is None:
             return lambda outputs: self.loss.gradient(outputs, self.targets(batch))
         return lambda outputs: cotangents(outputs, batch.inputs, batch.targets)
-
-
-def _as_rows(data: Any) -> Data:
-    if isinstance(data, (tuple, list)) and len(data) == 2:
-        return as_data(data[0], data[1])
-    return as_data(data)
-
-
-def _listed(parameters: str | Sequence[str]) -> Sequence[str]:
-    return [parameters] if isinstance(parameters, str) else parameters
-
-
-def _resolve(loss: Any, outputs: Tensor, targets: Tensor) -> OutputLoss:
-    task = "regression" if targets.is_floating_point() else "classification"
-    n_outputs = 1 if outputs.ndim == 1 else outputs.shape[-1]
-    return as_loss(loss, task, n_outputs)
-
-
-def _check_batch_norm(module: nn.Module) -> None:
-    for name, part in module.named_modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is None:
-            raise ValueError(
-                f"{name or type(part).__name__} normalises by batch statistics even in eval mode "
-                "(track_running_stats=False), so that no row has a loss of its own; train it with "
-                "running statistics"
-            )

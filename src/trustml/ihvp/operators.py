@@ -249,7 +249,10 @@ class Sum(LinearOperator):
 
     def double(self) -> LinearOperator:
         """Return the same matrix with products in float64."""
-        return Sum(self.left.double(), self.right.double())
+        left, right = self.left.double(), self.right.double()
+        if left.dtype != right.dtype:  # a module that does not run in float64
+            return self
+        return Sum(left, right)
 
     def diagonal(self) -> Tensor:
         """Return the diagonal of shape (p,)."""

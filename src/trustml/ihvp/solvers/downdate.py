@@ -83,7 +83,7 @@ class DowndatedFactorization(Factorization):
         whole = self._inverse._apply(b)
         x = whole.x + self._solved @ self._left.solve(self._solved.T @ b)
         status = self._left.status if whole.status is Status.CONVERGED else whole.status
-        return Applied(x, 0, status, min(whole.min_ritz, self._left.min_ritz))
+        return Applied(x, 0, status, whole.min_ritz * min(1.0, self._left.min_ritz))
 
     def _product(self, x: Tensor) -> Tensor:
         return self._exact.matmat(x)

@@ -1,0 +1,62 @@
+import pytest
+import torch
+from torch import nn
+
+from trustml import ihvp
+from trustml.ihvp.auto import _forward_uses, choose_method
+from trustml.warnings import BackendWarning
+
+
+def images(n=6):
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(n, 1, 8, 8, generator=generator)
+    return X, torch.randint(0, 3, (n,), generator=generator)
+
+
+def convolutional():
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.Tanh(), nn.AvgPool2d(4), nn.Flatten(), nn.Linear(16, 3)
+    )
+
+
+def test_a_convolution_uses_its_weights_many_times():
+    net = convolutional()
+    J = ihvp.Objective(net, None, images())
+    assert _forward_uses(J) == J.space.size + 3 * 36 * 64
+    assert not any(layer._forward_hooks for layer in net.modules())
+    linear = ihvp.Objective(nn.Linear(5, 3), None, (torch.ones(4, 5), torch.arange(4) % 3))
+    assert _forward_uses(linear) == linear.space.size
+
+
+def test_few_right_hand_sides_of_a_dear_matrix_are_iterated(monkeypatch):
+    J = ihvp.Objective(convolutional(), None, images(200), weight_decay=1e-2)
+    monkeypatch.setattr("trustml.ihvp.auto._DIRECT_BUDGET", 1e6)
+    H = ihvp.Hessian(J)
+    assert choose_method(H, 1)[0] == "cg"
+    assert choose_method(H, 1000)[0] == "cholesky"
+    assert ihvp.factorize(H + 10.0, columns=1).method == "cg"
+    assert ihvp.factorize(H + 10.0).method == "cholesky"
+    with pytest.raises(ValueError, match="columns"):
+        ihvp.factorize(H, columns=0)
+
+
+@pytest.mark.parametrize("method", ["cholesky", "dual", "cg"])
+def test_a_module_that_casts_is_solved_in_its_own_dtype(method):
+    class Casting(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.float())
+
+    X = torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
+    J = ihvp.Objective(Casting(5, 3), None, (X, torch.arange(20) % 3), weight_decay=0.1)
+    plain = ihvp.Objective(nn.Linear(5, 3), None, (X, torch.arange(20) % 3), weight_decay=0.1)
+    plain = plain.at(J.space.vector())
+    B = J.per_example_gradients().T.contiguous()
+    A = ihvp.GaussNewton(J) + ihvp.Diagonal(torch.full((18,), 0.1))
+    if method == "cg":
+        found = ihvp.solve(A, B, method)
+    else:
+        with pytest.warns(BackendWarning, match="does not run in float64"):
+            found = ihvp.solve(A, B, method)
+    assert found.converged.all()
+    reference = ihvp.solve(ihvp.GaussNewton(plain) + 0.1, B, method).x
+    torch.testing.assert_close(found.x, reference, rtol=1e-2, atol=1e-3)
