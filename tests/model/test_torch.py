@@ -76,6 +76,16 @@ def test_flags_come_back_after_an_error():
         model.predict(torch.zeros(2, 9))
 
 
+@pytest.mark.parametrize("shape", [(2, 1, 7, 7), (2, 64), (2, 8, 8)])
+def test_images_of_another_shape_are_refused(shape):
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 3)).train()
+    model = wrap(module, task="classification")
+    model.predict(torch.zeros(2, 1, 8, 8))
+    with pytest.raises(ValueError, match=r"cannot take X of shape .* \('n', 1, 8, 8\)"):
+        model.predict(torch.zeros(shape))
+    assert all(flags(module))
+
+
 def test_batch_norm_and_dropout_give_a_row_its_own_numbers():
     model = wrap(network().train(), train=(X, Y))
     together = model.predict_proba(X)

@@ -121,22 +121,34 @@ class Passes:
         try:
             seen = trace(module, inputs)
         except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise
-            shape = tuple(inputs.shape) if isinstance(inputs, Tensor) else "several inputs"
-            raise ValueError(
-                f"{type(module).__name__} cannot take X of shape {shape}: {error}"
-            ) from error
+            self._refuse_shape(error, inputs)
+            raise
         if isinstance(inputs, Tensor):
             self.intake.row_shape = inputs.shape[1:]
         return seen
+
+    def _refuse_shape(self, error: RuntimeError, inputs: Inputs) -> None:
+        """Turn torch's error into one that names the shape, where rows are not as the first."""
+        known = self.intake.row_shape
+        shape = tuple(inputs.shape) if isinstance(inputs, Tensor) else None
+        if is_out_of_memory(error) or (shape is not None and shape[1:] == known):
+            return
+        given = "several inputs" if shape is None else f"X of shape {shape}"
+        fix = "" if known is None else f"; the first rows it saw were {('n', *known)}"
+        raise ValueError(
+            f"{type(self.module).__name__} cannot take {given}{fix}: {error}"
+        ) from error
 
     def outputs(self, inputs: Inputs) -> Tensor:
         """Return raw outputs, in eval mode; with their graph if there is a module."""
         if self.module is None:
             return self.called(inputs)
-        with evaluating(self.module):
-            return forward(self.module, inputs)
+        try:
+            with evaluating(self.module):
+                return forward(self.module, inputs)
+        except RuntimeError as error:
+            self._refuse_shape(error, inputs)
+            raise
 
     @torch.no_grad()
     def called(self, X: Any) -> Tensor:
