@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -116,8 +117,7 @@ class Normalized(ResidualScore):
     def scale(self, model: Model) -> Scale:
         """Return the user's difficulty, or that of the nearest training rows."""
         if self.difficulty is not None:
-            given = self.difficulty
-            return lambda X: to_numpy(given(X)).astype(np.float64)
+            return _Given(self.difficulty)
         return _neighbours(model, self.k, self.floor)
 
 
@@ -154,12 +154,30 @@ def _neighbours(model: Model, k: int, floor: float) -> Scale:
     tree = NearestNeighbors(n_neighbors=min(k, len(rows))).fit(rows / units)
     added = floor * max(float(residuals.mean()), np.finfo(np.float64).tiny)
 
-    def scale(X: Any) -> np.ndarray:
-        nearest = tree.kneighbors(_space(model, X) / units, return_distance=False)
-        difficulty: np.ndarray = residuals[nearest].mean(axis=1) + added
-        return difficulty
+    return _OfNeighbours(model, tree, units, residuals, added)
 
-    return scale
+
+# Classes rather than closures, so that fitted regressors can be stored.
+@dataclass(frozen=True, eq=False)
+class _Given:
+    difficulty: Callable[[Any], Any]
+
+    def __call__(self, X: Any) -> np.ndarray:
+        return to_numpy(self.difficulty(X)).astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class _OfNeighbours:
+    model: Model
+    tree: Any
+    units: np.ndarray
+    residuals: np.ndarray
+    added: float
+
+    def __call__(self, X: Any) -> np.ndarray:
+        nearest = self.tree.kneighbors(_space(self.model, X) / self.units, return_distance=False)
+        difficulty: np.ndarray = self.residuals[nearest].mean(axis=1) + self.added
+        return difficulty
 
 
 def _space(model: Model, X: Any) -> np.ndarray:

@@ -165,13 +165,19 @@ def _below_one(interval: Interval) -> tuple[float, float]:
     return least, (high if high < 1 else 1 / low)
 
 
-def wrap_metric(name: str, metric: Callable[..., Any], *columns: np.ndarray) -> RowMetric:
-    """Turn a function of columns into a function of row indices that returns a float."""
+@dataclass(frozen=True, eq=False)
+class OfRows:
+    """A function of columns as one of row indices, that returns a float."""
 
-    def of_rows(rows: np.ndarray) -> float:
-        value = np.asarray(metric(*(column[rows] for column in columns)))
+    name: str
+    metric: Callable[..., Any]
+    columns: tuple[np.ndarray, ...]
+
+    def __call__(self, rows: np.ndarray) -> float:
+        """Return the metric of some rows."""
+        value = np.asarray(self.metric(*(column[rows] for column in self.columns)))
         if value.size != 1:
-            raise ValueError(f"metric {name!r} must return one number, got shape {value.shape}")
+            raise ValueError(
+                f"metric {self.name!r} must return one number, got shape {value.shape}"
+            )
         return float(value.reshape(()))
-
-    return of_rows

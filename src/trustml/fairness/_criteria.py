@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -135,30 +135,44 @@ def bandwidth(margins: Tensor) -> float:
     return float(1.06 * spread * len(margins) ** -0.2 * math.sqrt(3) / math.pi)
 
 
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """The differentiable quantity whose group means a criterion compares.
+
+    A class rather than a closure, so that what was fitted can be stored.
+    """
+
+    model: Model
+    kind: Literal["loss", "value", "probability", "decision"]
+    column: int = 0
+    temperature: float = 1.0
+
+    def __call__(self, outputs: Tensor, targets: Tensor | None) -> Tensor:
+        """Return the quantity of each row, with its graph."""
+        model = self.model
+        if self.kind == "loss":
+            if targets is None:
+                raise ValueError("loss_parity needs y_val")
+            return model.loss_fn(outputs, targets)
+        if self.kind == "value":
+            return model.values_of(outputs).reshape(len(outputs), -1).sum(1)
+        if self.kind == "probability":
+            return model.proba_of(outputs)[:, self.column]
+        return torch.sigmoid(margin(model, outputs, self.column) / self.temperature)
+
+
 def quantity_of(
     model: Model, criterion: str, surrogate: str, column: int | None, temperature: float
 ) -> Quantity:
     """Return the differentiable quantity whose group means a criterion compares."""
-
-    def loss(outputs: Tensor, targets: Tensor | None) -> Tensor:
-        if targets is None:
-            raise ValueError("loss_parity needs y_val")
-        return model.loss_fn(outputs, targets)
-
-    def value(outputs: Tensor, targets: Tensor | None) -> Tensor:
-        return model.values_of(outputs).reshape(len(outputs), -1).sum(1)
-
-    def probability(outputs: Tensor, targets: Tensor | None) -> Tensor:
-        return model.proba_of(outputs)[:, column]
-
-    def decision(outputs: Tensor, targets: Tensor | None) -> Tensor:
-        return torch.sigmoid(margin(model, outputs, column or 0) / temperature)
-
     if criterion == "loss_parity":
-        return loss
+        return Measured(model, "loss")
     if column is None:
-        return value
-    return probability if surrogate == "probability" else decision
+        return Measured(model, "value")
+    kind: Literal["probability", "decision"] = (
+        "probability" if surrogate == "probability" else "decision"
+    )
+    return Measured(model, kind, column, temperature)
 
 
 def weighted_gradients(

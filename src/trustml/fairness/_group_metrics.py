@@ -12,7 +12,7 @@ import numpy as np
 from trustml.core.random import RandomState
 from trustml.core.results import Result
 from trustml.core.validation import check_choice
-from trustml.fairness._confidence import Sample, contrast_interval, value_interval, wrap_metric
+from trustml.fairness._confidence import OfRows, Sample, contrast_interval, value_interval
 from trustml.fairness._groups import as_groups
 from trustml.fairness._named_array import NamedArray
 from trustml.fairness._rates import RATES, Decisions, as_decisions, rate_masks
@@ -266,7 +266,7 @@ def _function(
     metric: Any, name: str, decisions: Decisions, score: np.ndarray | None
 ) -> Callable[[np.ndarray], float] | str:
     if callable(metric):
-        return wrap_metric(name, metric, decisions.y_true, decisions.y_pred)
+        return OfRows(name, metric, (decisions.y_true, decisions.y_pred))
     if not isinstance(metric, str):
         raise TypeError(f"a metric is a name or a callable (y_true, y_pred), got {metric!r}")
     if metric in RATES:
@@ -277,12 +277,12 @@ def _function(
         true = decisions.true
         if true is None:
             raise ValueError(f"metric {metric!r} needs binary labels; pass pos_label=")
-        return wrap_metric(name, SCORE_METRICS[metric], true, score)
+        return OfRows(name, SCORE_METRICS[metric], (true, score))
     if metric in NUMBER_METRICS:
         columns = decisions.y_true, decisions.y_pred
         if any(column.dtype.kind not in "biuf" for column in columns):
             raise ValueError(f"metric {metric!r} needs numbers as y_true and y_pred")
-        return wrap_metric(name, NUMBER_METRICS[metric], *(c.astype(np.float64) for c in columns))
+        return OfRows(name, NUMBER_METRICS[metric], tuple(c.astype(np.float64) for c in columns))
     raise ValueError(f"metric {metric!r} is unknown; the names are {list(METRIC_NAMES)}")
 
 

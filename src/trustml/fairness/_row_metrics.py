@@ -24,19 +24,39 @@ def roc_auc(true: np.ndarray, score: np.ndarray) -> float:
     return float(wins / (positives * (len(true) - positives)))
 
 
+def mean_score(true: np.ndarray, score: np.ndarray) -> float:
+    """Mean score, whatever the labels."""
+    return float(score.mean())
+
+
+def mean_error(true: np.ndarray, predicted: np.ndarray) -> float:
+    """Mean of predicted minus true."""
+    return float((predicted - true).mean())
+
+
+def mean_absolute_error(true: np.ndarray, predicted: np.ndarray) -> float:
+    """Mean distance of predicted and true."""
+    return float(np.abs(predicted - true).mean())
+
+
+def mean_squared_error(true: np.ndarray, predicted: np.ndarray) -> float:
+    """Mean squared distance of predicted and true."""
+    return float(((predicted - true) ** 2).mean())
+
+
 SCORE_METRICS: dict[str, ScoreMetric] = {
-    "mean_score": lambda true, score: float(score.mean()),
-    "brier_score": lambda true, score: float(((score - true) ** 2).mean()),
-    "calibration_in_the_large": lambda true, score: float((score - true).mean()),
+    "mean_score": mean_score,
+    "brier_score": mean_squared_error,
+    "calibration_in_the_large": mean_error,
     "roc_auc": roc_auc,
 }
 
 # (true numbers, predicted numbers) -> value, in their unit or its square
 NUMBER_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "mean_prediction": lambda y, p: float(p.mean()),
-    "mean_error": lambda y, p: float((p - y).mean()),
-    "mean_absolute_error": lambda y, p: float(np.abs(p - y).mean()),
-    "mean_squared_error": lambda y, p: float(((p - y) ** 2).mean()),
+    "mean_prediction": mean_score,
+    "mean_error": mean_error,
+    "mean_absolute_error": mean_absolute_error,
+    "mean_squared_error": mean_squared_error,
 }
 
 
