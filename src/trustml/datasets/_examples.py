@@ -69,6 +69,13 @@ class Example:
     bounds: tuple[float, float] | None
     source: str
 
+    def __repr__(self) -> str:
+        """Parts and what they hold, not their numbers."""
+        parts = "\n".join(
+            f"  {name:12s}{getattr(self, name)!r}" for name in ("train", "calibration", "test")
+        )
+        return f"{self.name}: {self.source}\n{parts}\n  {len(self.class_names)} classes"
+
 
 def _parts(
     n: int, random_state: RandomState, fractions: tuple[float, float]

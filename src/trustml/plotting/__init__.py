@@ -1,8 +1,8 @@
 """Figures from result objects and from plain arrays; the only importer of matplotlib.
 
 `plot` draws any result that trustml returns; the named functions take arrays. Each returns the
-``Axes`` it drew on. Without ``ax`` it makes a figure of its own, outside pyplot's global state:
-``ax.figure.savefig("out.png")`` saves it. Needs the extra ``trustml[report]``.
+``Axes`` it drew on. Without ``ax`` it makes a figure of its own, outside pyplot's global state (a
+notebook shows it): ``ax.figure.savefig("out.png")`` saves it. Needs the extra ``trustml[report]``.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,12 +21,9 @@ INK = "#0b0d10"  # text and spines: `svg` turns this very colour into currentCol
 
 
 def axes(ax: Axes | None, width: float = 5.6, height: float = 3.5) -> Axes:
-    """Return `ax`, or new axes on a figure of their own (in inches), outside pyplot."""
+    """Return `ax`, or new axes on a figure of their own (in inches)."""
     if ax is None:
-        figure = require("matplotlib.figure", "report").Figure(
-            figsize=(width, height), layout="constrained"
-        )
-        new: Axes = figure.subplots()
+        new: Axes = _figure(figsize=(width, height), layout="constrained").subplots()
         ax = new
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
@@ -35,6 +33,14 @@ def axes(ax: Axes | None, width: float = 5.6, height: float = 3.5) -> Axes:
     ax.grid(visible=True, color=MUTED, alpha=0.22, linewidth=0.7)
     ax.set_axisbelow(True)
     return ax
+
+
+def _figure(**settings: Any) -> Any:
+    """Return a figure outside pyplot's global state, but in a notebook one that is shown."""
+    ipython = sys.modules.get("IPython")
+    if ipython is not None and ipython.get_ipython() is not None:
+        return require("matplotlib.pyplot", "report").figure(**settings)
+    return require("matplotlib.figure", "report").Figure(**settings)
 
 
 def plain(text: Any) -> str:
