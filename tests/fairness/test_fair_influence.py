@@ -217,6 +217,24 @@ def test_three_classes_and_string_labels_have_a_favourable_one():
     assert hard.mitigation_.gap_after <= hard.mitigation_.gap_before
 
 
+@pytest.mark.parametrize("surrogate", ["probability", "threshold"])
+@pytest.mark.parametrize("criterion", ["demographic_parity", "equalized_odds", "loss_parity"])
+def test_gaps_that_are_the_same_for_either_label_need_no_favourable_one(criterion, surrogate):
+    X, y, sex = biased(900)
+    words = np.array(["no", "yes"])[y]
+    model = wrap(LogisticRegression().fit(X[:500], words[:500]), train=(X[:500], words[:500]))
+    rows = (X[500:], words[500:])
+    fits = [
+        FairInfluence(model, criterion, surrogate, label).fit(*rows, sensitive_features=sex[500:])
+        for label in (None, "yes", "no")
+    ]
+    for fair in fits[1:]:
+        assert fair.gap_ == pytest.approx(fits[0].gap_)
+        np.testing.assert_allclose(fair.row_effects_, fits[0].row_effects_, atol=1e-12)
+    with pytest.raises(ValueError, match="pass pos_label="):
+        FairInfluence(model, "equal_opportunity").fit(*rows, sensitive_features=sex[500:])
+
+
 def test_no_fairer_candidate_returns_the_model_and_says_so():
     X, y, _ = biased()
     model = wrap(LogisticRegression().fit(X[:400], y[:400]), train=(X[:400], y[:400]))

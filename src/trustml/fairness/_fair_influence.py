@@ -26,6 +26,9 @@ from trustml.fairness._reweigh import least_removal
 from trustml.influence import InfluenceFunctions
 from trustml.model import Model, as_model
 
+# With two classes, what is compared changes its sign with the label, and the gap stays.
+_EITHER_LABEL = ("demographic_parity", "equalized_odds", "loss_parity")
+
 
 class FairInfluence(BaseEstimator):
     """Effect of each training row on the gap between groups, through one inverse Hessian.
@@ -41,7 +44,9 @@ class FairInfluence(BaseEstimator):
     surrogate : {"probability", "threshold"}
         The gap that is differentiated: of mean predicted probabilities, or of smoothed decisions.
     pos_label : object or None
-        The favourable label; None accepts {0, 1} and {-1, 1}, where it is 1.
+        The favourable label; None: 1 of {0, 1} and {-1, 1}, and the second of two other labels
+        for criteria that come out the same for either ("demographic_parity", "equalized_odds",
+        "loss_parity").
     influence : InfluenceFunctions or None
         Fitted for the same model, to share its factorisation or to choose curvature and damping.
 
@@ -255,6 +260,8 @@ def _favourable(model: Model, criterion: str, pos_label: Any) -> int | None:
     if model.task != "classification":
         raise ValueError(f"FairInfluence serves classification and regression, not {model.task}")
     classes = [] if model.classes_ is None else model.classes_.tolist()
+    if pos_label is None and len(classes) == 2 and criterion in _EITHER_LABEL:
+        pos_label = classes[1]  # sorted or the user's order: 1 of {0, 1} and {-1, 1}
     if pos_label is None:
         if not (set(classes) <= {0, 1} or set(classes) <= {-1, 1}):
             raise ValueError(
