@@ -57,6 +57,36 @@ def test_arrays_answer_to_names_and_survive_pickling():
     assert "<table>" in g._repr_html_()
 
 
+def test_prints_name_groups_and_metrics():
+    y, p, s, _ = sample()
+    g = group_metrics(y, p, sensitive_features={"sex": np.array(["f", "m"])[s]})
+    lines = repr(g).splitlines()
+    assert lines[0].startswith("GroupMetrics of 400 rows by sex")
+    assert lines[1].split() == ["sex", "count", *NAMES]
+    first = [line.split()[0] for line in lines[2:]]
+    assert first == ["f", "m", "overall", "difference", "ratio"]
+    assert lines[4].split()[1:] == ["400", *(f"{v:.4g}" for v in g.overall)]
+    for word in ("difference", "selection_rate", f"{g.difference()[0]:.4g}"):
+        assert word in g._repr_html_()
+    assert list(g.to_frame()["sex"]) == ["f", "m"]
+    printed = str(g.by_group).splitlines()
+    assert printed[0].split() == NAMES
+    assert printed[2].split() == ["m", *(f"{v:.4g}" for v in g.by_group[1])]
+    assert str(g.difference()).splitlines()[1].split()[0] == "selection_rate"
+    assert str(2 * g.difference()) == str(2 * np.asarray(g.difference()))
+
+
+def test_arrays_answer_to_groups_and_intervals_to_metrics():
+    y, p, s, _ = sample()
+    g = group_metrics(y, p, sensitive_features=np.array(["f", "m"])[s])
+    assert g.by_group["m"]["accuracy"] == g.by_group["accuracy"]["m"] == g.by_group[1, 3]
+    for of in ("difference", "ratio", "overall"):
+        ends = g.ci(of=of)
+        assert ends.shape == (4, 2)
+        np.testing.assert_array_equal(ends["accuracy"], ends[3])
+        assert ends["low"]["accuracy"] == ends[3, 0]
+
+
 def test_score_metrics_are_scikit_learns():
     y, p, s, score = sample(seed=3)
     score = np.round(score, 1)  # ties

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_diabetes, load_digits
+from sklearn.datasets import load_diabetes, load_digits, load_iris
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from trustml.influence import (
@@ -127,3 +127,16 @@ def test_bad_subsets():
             linear_datamodeling_score(scores, model, Xq, yq, **kwargs)
     with pytest.raises(ValueError, match="scores must have shape"):
         linear_datamodeling_score(scores[:3], model, Xq, yq)
+
+
+def test_the_ranking_prints_as_a_table():
+    X, y = load_iris(return_X_y=True)
+    words = np.array(["setosa", "versicolor", "virginica"])[y]
+    model = wrap(LogisticRegression(max_iter=1000).fit(X, words), train=(X, words))
+    found = find_mislabeled(model)
+    lines = repr(found).splitlines()
+    assert lines[0] == "MislabelRanking of 150 training rows by leave_one_out"
+    assert lines[1].split() == ["train_row", "score", "given", "suggested"]
+    assert lines[2].split()[0] == str(found.order[0])
+    assert lines[2].split()[2] in words
+    assert lines[-1] == "... 140 more rows: to_frame()"

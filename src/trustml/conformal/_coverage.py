@@ -131,7 +131,7 @@ def interval_width(intervals: Any) -> Any:
     return _share(array[:, 1] - array[:, 0])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class GroupCoverage(Result):
     """Coverage of each group with its exact confidence interval.
 

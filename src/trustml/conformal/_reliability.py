@@ -14,7 +14,7 @@ from trustml.core.validation import check_choice, check_finite, check_positive_i
 from trustml.evidence import TestResult, clopper_pearson
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Reliability(Result):
     """Accuracy against confidence, bin by bin; empty bins are left out.
 

@@ -26,9 +26,9 @@ _METHODS = ("between_groups", "to_overall")
 _CONTRASTS = ("difference", "ratio", "by_group", "overall")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GroupMetrics(Result):
-    """Metrics of each group; arrays are indexed by position or by metric name.
+    """Metrics of each group; arrays are indexed by position or by the names of metrics and groups.
 
     Attributes
     ----------
@@ -109,12 +109,13 @@ class GroupMetrics(Result):
         Returns
         -------
         numpy.ndarray of shape (m, 2), or (k, m, 2) for "by_group"
-            Lower and upper ends; NaN where the metric is undefined.
+            Lower and upper ends, ``ci()["selection_rate"]`` those of a metric; NaN where it is
+            undefined.
         """
         check_choice(of, "of", _CONTRASTS)
         sample, seed = self._sample, self.random_state
         if of == "overall":
-            return np.array([value_interval(sample, m, None, level, seed) for m in self.metrics])
+            return self._ends([value_interval(sample, m, None, level, seed) for m in self.metrics])
         if of == "by_group":
             return np.array(
                 [
@@ -122,7 +123,7 @@ class GroupMetrics(Result):
                     for g in range(len(self.groups))
                 ]
             )
-        return np.array(
+        return self._ends(
             [contrast_interval(sample, m, of, self._reference, level, seed) for m in self.metrics]
         )
 
@@ -132,6 +133,9 @@ class GroupMetrics(Result):
         if len(self.groups) > 2:
             return "largest minus smallest group (unsigned)"
         return f"{self.groups[1 - self._reference]} minus {self.groups[self._reference]}"
+
+    def _ends(self, intervals: list[tuple[float, float]]) -> NamedArray:
+        return NamedArray(intervals, ("low", "high"), self.metrics)
 
     def _aggregate(
         self, aggregate: Callable[[np.ndarray, float | None], float], method: str
@@ -150,6 +154,24 @@ class GroupMetrics(Result):
         }
         columns = np.asarray(self.by_group).T
         return labels | {"count": self.counts} | dict(zip(self.metrics, columns, strict=True))
+
+    def _title(self) -> str:
+        """Return what was compared; the intervals are one call away."""
+        by = " x ".join(self.sensitive_names)
+        return f"GroupMetrics of {self.counts.sum()} rows by {by}; intervals: .ci()"
+
+    def _shown(self) -> dict[str, Any]:
+        """Add the rows that one looks for below those of the groups."""
+        below = {"overall": self.overall, "difference": self.difference(), "ratio": self.ratio()}
+        columns = self._columns()
+        for name in self.sensitive_names:
+            blank = list(below) if name == self.sensitive_names[0] else [""] * len(below)
+            columns[name] = np.array([*map(str, columns[name]), *blank])
+        counts = [*map(str, self.counts), str(self.counts.sum()), "", ""]
+        columns["count"] = np.array([c.rjust(max(map(len, counts))) for c in counts])
+        for j, name in enumerate(self.metrics):
+            columns[name] = np.array([*columns[name], *(float(v[j]) for v in below.values())])
+        return columns
 
 
 def group_metrics(
@@ -176,8 +198,9 @@ def group_metrics(
         "calibration_in_the_large" (mean score minus the share of positives).
     metrics : list of names and callables, dict name -> callable, or None
         A callable takes (y_true, y_pred) of some rows. None chooses by the labels: selection, true
-        and false positive rate and accuracy for binary ones, accuracy for classes, mean prediction
-        and errors for numbers. An unknown name raises, and lists the known ones.
+        and false positive rate and accuracy for binary ones (with ``pos_label``, if they are no
+        numbers), accuracy for classes, mean prediction and errors for numbers. An unknown
+        name raises, and lists the known ones.
     privileged : object, optional
         The group that signed intervals are relative to; None: the first of the sorted groups.
     random_state : int, Generator or None

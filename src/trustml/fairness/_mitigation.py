@@ -56,7 +56,7 @@ class Validation:
         return 1 - float(residual.square().sum()) / spread if spread > 0 else float("nan")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Mitigation(Result):
     """What a mitigation did, measured on the validation rows.
 
@@ -85,6 +85,14 @@ class Mitigation(Result):
     accuracy_before: float
     accuracy_after: float
     candidates: np.ndarray
+
+    def _title(self) -> str:
+        """Return what the chosen candidate did; the table is of all that were tried."""
+        return (
+            f"Mitigation on validation rows: gap {self.gap_before:.4g} -> {self.gap_after:.4g}, "
+            f"accuracy {self.accuracy_before:.4g} -> {self.accuracy_after:.4g}, "
+            f"{len(self.removed)} rows taken out (step {self.step:g})"
+        )
 
     def _columns(self) -> dict[str, Any]:
         names = ("rows", "step", "gap", "surrogate_gap", "accuracy")

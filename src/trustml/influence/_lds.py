@@ -17,7 +17,7 @@ from trustml.influence._queries import Measure, Queries
 from trustml.model import as_model
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DatamodelingScore(Result):
     """Rank correlation of predicted and actual measurements over retrained subsets.
 
@@ -38,6 +38,14 @@ class DatamodelingScore(Result):
     per_query: np.ndarray
     predicted: np.ndarray
     actual: np.ndarray
+
+    def _title(self) -> str:
+        """Return the score with its interval."""
+        low, high = self.interval
+        return (
+            f"DatamodelingScore {self.score:.4g}, {self.interval.level:.0%} interval {low:.4g} to "
+            f"{high:.4g}, {len(self.actual)} subsets"
+        )
 
     def _columns(self) -> dict[str, Any]:
         return {"query": np.arange(len(self.per_query)), "correlation": self.per_query}

@@ -16,7 +16,7 @@ from trustml.influence._influence_functions import InfluenceFunctions
 _METHODS = ("leave_one_out", "self_influence")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MislabelRanking(Result):
     """Training rows ordered by suspicion.
 
@@ -66,6 +66,10 @@ class MislabelRanking(Result):
         numpy.ndarray of shape (k,)
         """
         return self.order[: check_positive_int(k, "k")]
+
+    def _title(self) -> str:
+        """Return how many rows were ranked, and by what."""
+        return f"MislabelRanking of {len(self.order)} training rows by {self.method}"
 
     def _columns(self) -> dict[str, Any]:
         columns: dict[str, Any] = {"train_row": self.order, "score": self.scores[self.order]}

@@ -48,6 +48,10 @@ class Certificate:
     effective_dof: float
     summary: str
 
+    def __repr__(self) -> str:
+        """Say it in words; the fields hold the numbers."""
+        return f"Certificate({self})"
+
     def __str__(self) -> str:
         state = "a minimum" if self.stationary else "not a minimum"
         return (

@@ -33,6 +33,12 @@ class Observation:
     def __len__(self) -> int:
         return len(self.outputs)
 
+    def __repr__(self) -> str:
+        parts = ("outputs", "logits", "probabilities", "features")
+        found = {part: getattr(self, part) for part in parts}
+        shapes = [f"{part} {tuple(t.shape)}" for part, t in found.items() if t is not None]
+        return f"Observation({', '.join(shapes)})"
+
     @classmethod
     def join(cls, parts: Sequence[Observation]) -> Observation:
         """Put batches one after the other."""
