@@ -50,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(argv)
     except SystemExit as stop:  # argparse has printed its line
         return stop.code if isinstance(stop.code, int) else USAGE_ERROR
+    if "torch" not in sys.modules:
+        # Threads that spin while they wait make a busy machine several times slower.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code: int = options.run(options)
         return code

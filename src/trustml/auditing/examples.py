@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,7 +61,19 @@ def audit_example(
     """
     check_choice(name, "name", NAMES)
     run = _digits if name == "digits" else _diabetes
-    return run(checks=checks, random_state=random_state, on_check=on_check)
+    with _one_thread():
+        return run(checks=checks, random_state=random_state, on_check=on_check)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: these models are small, and sums then have one order everywhere."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _digits(**settings: Any) -> AuditReport:
