@@ -51,7 +51,7 @@ def environment(session: nox.Session) -> None:
 def audit(session: nox.Session) -> None:
     """Train a small model on embedded data, audit it, write audit-report/report.html."""
     default = ["--example", "digits", "--out", "audit-report"]
-    run(session, "trustml", "audit", *(session.posargs or default))
+    run(session, "trustml", "audit", *(session.posargs or default), threads="1")
 
 
 @nox.session(venv_backend="none", requires=["env"])
