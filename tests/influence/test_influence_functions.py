@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.datasets import load_diabetes
+from sklearn.datasets import load_diabetes, load_iris
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch import nn
@@ -379,3 +379,25 @@ def test_bad_rows(dense, case):
         inf.group_effect([0], Xq, yq, order=3)
     with pytest.raises(ValueError, match="positive integer"):
         inf.scores(Xq, yq).top(0)
+
+
+def test_without_correction_one_solve_a_row_gives_the_shift_of_all_its_outputs(monkeypatch):
+    X, y = load_iris(return_X_y=True)
+    model = wrap(LogisticRegression(max_iter=2000, tol=1e-8).fit(X, y), train=(X, y))
+    inf = InfluenceFunctions(model, method="cg", correction="none").fit()
+    applied, apply = [], inf.inverse_.apply
+    monkeypatch.setattr(inf.inverse_, "apply", lambda B: (applied.append(B.shape[1]), apply(B))[1])
+    shifts = inf.leave_one_out_outputs() - model.outputs(model.inputs(X)).detach()
+    assert sum(applied) == len(X)
+    changes = inf.parameter_changes(np.arange(5))
+    for i in range(5):
+        jacobian = torch.stack(
+            [
+                inf.objective_.rows(
+                    inf.objective_.data.subset([i]),
+                    lambda out, *_, c=c: torch.eye(3, dtype=out.dtype)[c].expand(len(out), 3),
+                )[0]
+                for c in range(3)
+            ]
+        )
+        torch.testing.assert_close(shifts[i], jacobian @ changes[:, i], rtol=1e-4, atol=1e-9)

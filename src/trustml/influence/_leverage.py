@@ -90,15 +90,18 @@ def leave_one_out_steps(
             batch.inputs,
             lambda out: torch.eye(c, dtype=out.dtype, device=out.device).expand(len(out), c, c),
         )
+        flat = u.reshape(len(u), c, 1).double()
+        if not correct:  # one direction a row is all that is asked for, not one an output
+            pull = flat.mT.to(jacobian) @ jacobian
+            solved = inverse.apply(pull[:, 0].T).T[:, :, None]
+            shift = (jacobian @ solved).double()
+            return flat, shift, shift
         columns = jacobian.reshape(-1, p).T
         solved = inverse.apply(columns).T.reshape(-1, c, p)
         spread = (jacobian @ solved.transpose(1, 2)).double()  # N_i
-        flat = u.reshape(len(u), c, 1).double()
-        new = flat
-        if correct:
-            factor = flat if empirical else _loss_factor(objective, outputs, batch)
-            new, bad = _corrected(flat, factor, spread, objective.n)
-            excessive.extend(batch.indices[bad.cpu()].tolist())
+        factor = flat if empirical else _loss_factor(objective, outputs, batch)
+        new, bad = _corrected(flat, factor, spread, objective.n)
+        excessive.extend(batch.indices[bad.cpu()].tolist())
         return new, spread @ flat, spread @ new
 
     new, raw, moved = (
