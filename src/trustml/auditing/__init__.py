@@ -7,6 +7,7 @@ test at a stated level, never a bare point estimate.
 
 from __future__ import annotations
 
+from trustml.auditing._case import Case
 from trustml.auditing._check import Check, CheckResult, Figure, Outcome, Skip, Table
 from trustml.auditing._report import AuditReport
 from trustml.auditing._run import audit
@@ -37,6 +38,7 @@ __all__ = [  # noqa: RUF022 - in reading order
     "Fairness",
     "LabelErrors",
     "Check",
+    "Case",
     "Outcome",
     "Figure",
     "Table",
