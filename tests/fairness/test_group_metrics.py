@@ -256,3 +256,13 @@ def test_bad_options_of_the_result():
         g.difference("x")
     with pytest.raises(TypeError):
         group_metrics(Y, P, S)
+
+
+def test_one_row_has_no_bootstrap_interval():
+    rng = np.random.default_rng(0)
+    y, s = rng.normal(size=30), np.array(["a"] * 29 + ["b"])
+    with pytest.warns(SmallGroupWarning, match="fewer than 20 rows"):
+        g = group_metrics(y, y + 1, sensitive_features=s, metrics="mean_absolute_error")
+    ends = g.ci(of="by_group")
+    assert np.isfinite(ends[0]).all()
+    assert np.isnan(ends[1]).all()

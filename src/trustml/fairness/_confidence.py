@@ -66,8 +66,8 @@ def value_interval(
             return _UNKNOWN
         exact = clopper_pearson(int(k), int(n), level)
         return exact.low, exact.high
-    if math.isnan(sample.value(name, group)):
-        return _UNKNOWN
+    if math.isnan(sample.value(name, group)) or len(sample.rows(group)) < 2:
+        return _UNKNOWN  # resamples of one row are all that row: they know no uncertainty
     found: Interval = bootstrap(
         sample.others[name], sample.rows(group), level=level, random_state=random_state
     )
