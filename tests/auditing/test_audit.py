@@ -75,19 +75,23 @@ def test_the_same_seed_gives_the_same_report(cancer, report):
 
 
 def test_nothing_of_the_user_is_changed(cancer):
-    model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Dropout(), torch.nn.Linear(4, 2))
-    model.train()
-    state, X = copy.deepcopy(model.state_dict()), cancer.test[0].copy()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = torch.nn.Linear(8, 4), torch.nn.Dropout(), torch.nn.Linear(4, 2)
+    model = torch.nn.Sequential(*layers).train()
+    scaler = cancer.estimator[0]
+    train, X = (scaler.transform(part[0]).astype("float32") for part in (cancer.train, cancer.test))
+    state, before = copy.deepcopy(model.state_dict()), X.copy()
     numpy_state = np.random.get_state()[1].copy()  # noqa: NPY002 - the global state itself
     torch_state = torch.get_rng_state()
-    wrapped = trustml.wrap(model, train=cancer.train)
-    report = trustml.audit(wrapped, *cancer.test, sensitive_features=cancer.groups)
+    wrapped = trustml.wrap(model, train=(train, cancer.train[1]))
+    report = trustml.audit(wrapped, X, cancer.test[1], sensitive_features=cancer.groups)
     assert report.counts[Verdict.ERROR] == report.counts[Verdict.SKIPPED] == 0
     assert all(part.training for part in model.modules())
     assert all(torch.equal(state[k], v) for k, v in model.state_dict().items())
     assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), torch_state)
-    np.testing.assert_array_equal(X, cancer.test[0])
+    np.testing.assert_array_equal(X, before)
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,8 @@ def bars(findings: Sequence[Finding]) -> list[Bar | None]:
 
 def _draw(plotting: Any, result: CheckResult, index: int) -> str:
     figure = result.figures[index]
-    axes = getattr(plotting, figure.kind)(**figure.data)
+    with plotting.detached():
+        axes = getattr(plotting, figure.kind)(**figure.data)
     name = f"{result.name}-{index}"
     text: str = plotting.svg(axes, name, f"{figure.title}. {figure.caption}")
     return text

@@ -13,12 +13,14 @@ from trustml.plotting._dispatch import plot
 from trustml.plotting._intervals import coverage_by_group, group_metrics, intervals
 from trustml.plotting._robustness import robustness_curve
 from trustml.plotting._scores import score_histogram
+from trustml.plotting._style import detached
 from trustml.plotting._svg import svg
 
 __all__ = [
     "attribution_bars",
     "attribution_images",
     "coverage_by_group",
+    "detached",
     "group_metrics",
     "image_grid",
     "intervals",

@@ -135,7 +135,7 @@ def group_metrics(
             label=plain(group),
         )
     ax.set_yticks(range(len(metrics)), [plain(m) for m in metrics], color=INK)
-    ax.invert_yaxis()
+    ax.set_ylim(len(metrics) - 0.45, -0.55)
     ax.grid(visible=False, axis="y")
     legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(4, len(groups)))
     return ax

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,10 +38,29 @@ def axes(ax: Axes | None, width: float = 5.6, height: float = 3.5) -> Axes:
     return ax
 
 
+_DETACHED = ContextVar("trustml_detached_figures", default=False)
+
+
+@contextmanager
+def detached() -> Iterator[None]:
+    """Keep figures outside pyplot in a notebook too: what draws a page must not show them.
+
+    Yields
+    ------
+    None
+    """
+    token = _DETACHED.set(True)
+    try:
+        yield
+    finally:
+        _DETACHED.reset(token)
+
+
 def _figure(**settings: Any) -> Any:
     """Return a figure outside pyplot's global state, but in a notebook one that is shown."""
     ipython = sys.modules.get("IPython")
-    if ipython is not None and ipython.get_ipython() is not None:
+    shell = ipython is not None and ipython.get_ipython() is not None
+    if shell and not _DETACHED.get():
         return require("matplotlib.pyplot", "report").figure(**settings)
     return require("matplotlib.figure", "report").Figure(**settings)
 

@@ -64,6 +64,7 @@ def svg(ax: Axes, name: str, alt: str = "") -> str:
     return _inline(buffer.getvalue(), name, alt)
 
 
+_PIXELS_PER_POINT = 1.45  # the same for every figure, so that their text has one size
 _TAG = re.compile(r"<[^>]*>")  # matplotlib escapes > in text and in attributes
 _ID = re.compile(r'\sid="([^"]*)"')
 _USE = re.compile(r'(url\(#|href="#)([^)"]*)')
@@ -84,7 +85,9 @@ def _inline(text: str, name: str, alt: str) -> str:
         tag = _ID.sub(lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", tag)
         return _USE.sub(lambda m: f"{m[1]}{name}-{m[2]}", tag)
 
+    width = round(float(view.split()[2]) * _PIXELS_PER_POINT)
     return (
-        f'<svg class="figure" viewBox="{view}" role="img" aria-label="{escape(alt, quote=True)}" '
+        f'<svg class="figure" viewBox="{view}" style="max-width:{width}px" role="img" '
+        f'aria-label="{escape(alt, quote=True)}" '
         f'preserveAspectRatio="xMidYMid meet">{_TAG.sub(rewrite, body)}'
     )
