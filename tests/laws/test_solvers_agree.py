@@ -136,6 +136,12 @@ def test_a_tolerance_below_float32_is_reported():
         assert not found.converged.any()
         assert torch.isfinite(found.x).all()
         assert found.relative_residual.max() < 0.1
+        assert found.status is ihvp.Status.INACCURATE
+    A = ihvp.Dense(spectral(torch.logspace(-3, 0, 300, dtype=torch.float64)).matrix.float())
+    with pytest.warns(ConvergenceWarning, match="in its arithmetic"):
+        found = ihvp.solve(A, right_hand_sides(300).float(), "cg", tol=1e-6)
+    assert found.iterations <= 100  # it does not grind on against rounding
+    assert found.relative_residual.max() < 1e-4
 
 
 @pytest.mark.parametrize("weight_decay", [0.05, {"weight": 0.05}, 0.0])
@@ -153,6 +159,8 @@ def test_dual_is_cholesky_on_an_overparameterised_network(weight_decay):
     assert dual.logdet() == pytest.approx(cholesky.logdet())
     assert dual.trace() == pytest.approx(cholesky.trace())
     assert ihvp.solve(G, B).method == "dual"
+    barely = G + 1e-10
+    assert ihvp.solve(barely, B, "dual").relative_residual.max() < 1e-8
 
 
 def test_dual_eliminates_unpenalised_intercepts_exactly():

@@ -56,7 +56,7 @@ class ConjugateGradientFactorization(Factorization):
         reason: str = "asked for",
     ) -> None:
         self.operator, self.tol = operator, tol
-        self._noise = 10 * torch.finfo(operator.dtype).eps
+        self._rounding = torch.finfo(operator.dtype).eps
         self._max_iterations = max_iterations or min(10 * operator.size, 2000)
         self.method, self.method_reason = "cg", reason
 
@@ -84,7 +84,7 @@ class ConjugateGradientFactorization(Factorization):
 
     def _solve_block(self, block: Tensor, history: _Directions) -> tuple[Applied, Tensor]:
         return _solve_block(
-            self._product, block, self.tol, self._max_iterations, history, self._noise
+            self._product, block, self.tol, self._max_iterations, history, self._rounding
         )
 
     def _product(self, x: Tensor) -> Tensor:
@@ -108,7 +108,12 @@ class ConjugateGradientFactorization(Factorization):
 
 def _worst(x: Tensor, parts: list[Applied]) -> Applied:
     """Join the verdicts of several solves: the gravest one counts."""
-    gravity = [Status.CONVERGED, Status.MAX_ITERATIONS, Status.NEGATIVE_CURVATURE]
+    gravity = [
+        Status.CONVERGED,
+        Status.INACCURATE,
+        Status.MAX_ITERATIONS,
+        Status.NEGATIVE_CURVATURE,
+    ]
     return Applied(
         x,
         max(part.iterations for part in parts),
@@ -178,7 +183,7 @@ def _solve_block(
     tol: float,
     max_iterations: int,
     history: _Directions,
-    noise: float,
+    rounding: float,
 ) -> tuple[Applied, Tensor]:
     """Run a block until all converge or curvature is negative; and say which are still open."""
     scale = b.norm(dim=0)
@@ -186,8 +191,10 @@ def _solve_block(
     x, product = history.project(b)
     residual = b - product
     active = torch.ones(b.shape[1], dtype=torch.bool, device=b.device)
-    negative = False
+    negative = inaccurate = False
+    noise = 10 * rounding
     best_x, best = torch.zeros_like(b), torch.ones_like(scale)
+    earlier = torch.full_like(scale, math.inf)
     largest, min_ritz, drift, iterations = 0.0, math.inf, math.inf, 0
     while True:
         norms = residual.norm(dim=0)
@@ -198,6 +205,13 @@ def _solve_block(
             residual[:, check] = b[:, check] - multiply(x[:, check])
             norms = residual.norm(dim=0)
             active &= norms > tol
+            if refresh:
+                # Near the rounding of x and of the products with it, no progress means the end.
+                near = norms <= 100 * rounding * largest * x.norm(dim=0)
+                stuck = active & near & (norms > 0.5 * earlier)
+                inaccurate |= bool(stuck.any())
+                active &= ~stuck
+                earlier = norms
             drifted = done & active
             if bool(drifted.any()):
                 # The recurrence was too optimistic: go on from the true residual while it helps.
@@ -241,6 +255,8 @@ def _solve_block(
     x[:, worse] = best_x[:, worse]
     if negative:
         status = Status.NEGATIVE_CURVATURE
+    elif bool(active.any()):
+        status = Status.MAX_ITERATIONS
     else:
-        status = Status.MAX_ITERATIONS if bool(active.any()) else Status.CONVERGED
+        status = Status.INACCURATE if inaccurate else Status.CONVERGED
     return Applied(x * scale, iterations, status, min_ritz), active
