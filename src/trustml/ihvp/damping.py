@@ -10,8 +10,8 @@ from torch import Tensor
 
 from trustml.core.batches import Batch
 from trustml.ihvp.objective import Objective
-from trustml.ihvp.operators import LinearOperator
-from trustml.ihvp.quadratic import is_null, lanczos, probes, ritz
+from trustml.ihvp.operators import FactoredOperator, LinearOperator
+from trustml.ihvp.quadratic import is_null, lanczos, probes
 from trustml.ihvp.solution import Damping
 
 # ‖∇J‖ below this part of the per-example gradients' root mean square counts as a minimum. Without
@@ -24,17 +24,35 @@ STATIONARY_PENALISED, STATIONARY_FREE = 1e-2, 1e-3
 _FRACTION = 0.5
 # Up to this size the whole spectrum is computed; above, Lanczos looks at its ends.
 _SMALL = 500
+_PROBES, _STEPS = 5, 30
 
 
 @dataclass(frozen=True)
 class _Spectrum:
-    """What is known of the undamped operator's eigenvalues."""
+    """What is known of the undamped operator A and the weight decays D.
+
+    ``tr f(A)`` is Σ_j weights_j f(values_j) and ``tr D f(A)`` is Σ_j decays_j f(values_j): exact
+    from the eigenvalues, or an estimate from a few Krylov spaces.
+    """
 
     mean: float
-    smallest: float
-    largest: float
-    values: Tensor | None
-    vectors: Tensor | None
+    values: Tensor
+    weights: Tensor
+    decays: Tensor
+
+    @property
+    def smallest(self) -> float:
+        return float(self.values.min())
+
+    @property
+    def largest(self) -> float:
+        return float(self.values.max())
+
+    def degrees_of_freedom(self, damping: float) -> float:
+        """Return the trace of the positive part of (A − D)(A + λI)⁻¹."""
+        usable = self.values > 1e-10 * self.values.abs().max()
+        shares = (self.weights * self.values - self.decays) / (self.values + damping)
+        return max(float(shares[usable].sum()), 0.0)
 
 
 def choose_damping(
@@ -88,7 +106,7 @@ def choose_damping(
         )
     penalised = bool((objective.weight_decay > 0).double().mean() >= 0.5)
     stationary = relative <= (STATIONARY_PENALISED if penalised else STATIONARY_FREE)
-    spectrum = _look(operator)
+    spectrum = _look(operator, objective.weight_decay.double())
     if damping == "auto":
         value, reason = _choose(operator, objective, spectrum, stationary, penalised, relative)
     else:
@@ -98,7 +116,7 @@ def choose_damping(
         reason=reason,
         gradient_norm=norm,
         relative_gradient_norm=relative,
-        effective_dof=_degrees_of_freedom(operator, objective, spectrum, value),
+        effective_dof=spectrum.degrees_of_freedom(value),
         stationary=stationary,
         min_ritz=spectrum.smallest,
     )
@@ -119,15 +137,27 @@ def _gradient_norms(objective: Objective) -> tuple[float, float]:
     return norm, norm / size if size > 0 else (0.0 if norm == 0 else math.inf)
 
 
-def _look(operator: LinearOperator) -> _Spectrum:
+def _look(operator: LinearOperator, decay: Tensor) -> _Spectrum:
     if operator.size <= _SMALL:
         values, vectors = torch.linalg.eigh(operator.dense())
-        mean, ends = float(values.mean()), (float(values[0]), float(values[-1]))
-        return _Spectrum(mean, *ends, values, vectors)
-    z = probes(operator, 32)
-    mean = float((z * operator.matmat(z)).double().mean())
-    values, _ = ritz(*lanczos(operator, probes(operator, 1)[:, 0], 50))
-    return _Spectrum(mean, float(values[0]), float(values[-1]), None, None)
+        decays = (vectors.square() * decay[:, None]).sum(dim=0)
+        return _Spectrum(float(values.mean()), values, torch.ones_like(values), decays)
+    runs = [_quadrature(operator, decay, z) for z in probes(operator, _PROBES).T]
+    values, weights, decays = (torch.cat(parts) / _PROBES for parts in zip(*runs, strict=True))
+    values = values * _PROBES
+    if isinstance(operator, FactoredOperator):  # one pass over the factors, and no noise
+        mean = float(operator.diagonal().double().mean())
+    else:
+        mean = float((weights * values).sum()) / operator.size
+    return _Spectrum(mean, values, weights, decays)
+
+
+def _quadrature(operator: LinearOperator, decay: Tensor, z: Tensor) -> tuple[Tensor, ...]:
+    """Return nodes θ_j, and weights of z'f(A)z and of z'D f(A)z, from one Krylov space."""
+    krylov = lanczos(operator, z, _STEPS)
+    values, vectors = krylov.ritz()
+    tilted = (krylov.basis.T @ (decay * z.double())).to(vectors.device) @ vectors
+    return values, operator.size * vectors[0].square(), operator.size**0.5 * tilted * vectors[0]
 
 
 def _choose(
@@ -143,7 +173,7 @@ def _choose(
     negative = spectrum.smallest < 0 and not rounding
     size = f"‖∇J‖ is {relative:.1e} of the per-example gradients' size"
     # A model that fits its data exactly is held by its weight decay alone; without one, by nothing.
-    dof = math.nan if penalised else _degrees_of_freedom(operator, objective, spectrum, 0.0)
+    dof = math.nan if penalised else spectrum.degrees_of_freedom(0.0)
     first = objective.data.rows(0, 1)
     saturated = dof >= 0.9 * len(objective.data) * objective.targets(first).numel()
     if stationary and not negative and not saturated:
@@ -158,35 +188,3 @@ def _choose(
         told += f" above 1.1 times the most negative one {spectrum.smallest:.2g}"
     floor = 1.1 * -spectrum.smallest if negative else 0.0
     return floor + _FRACTION * mean, f"{'; '.join(why)}: {told}"
-
-
-def _degrees_of_freedom(
-    operator: LinearOperator, objective: Objective, spectrum: _Spectrum, damping: float
-) -> float:
-    """Return the trace of the positive part of (A − diag wd)(A + λI)⁻¹."""
-    decay = objective.weight_decay.double()
-    if spectrum.values is not None and spectrum.vectors is not None:
-        values = spectrum.values
-        null = values.abs() <= 1e-10 * values.abs().mean()
-        data = values - (spectrum.vectors.square() * decay[:, None]).sum(dim=0)
-        shares = torch.where(null & (damping == 0), 0.0, data / (values + damping))
-        return float(shares.clamp_min(0).sum())
-    total = 0.0
-    if bool((decay == decay[0]).all()):
-        for z in probes(operator, 5).T:
-            values, weights = ritz(*lanczos(operator, z, 40))
-            data = (values - decay[0].cpu()).clamp_min(0)
-            usable = data > 1e-12 * values.abs().max()
-            shares = torch.where(usable, data / (values + damping), 0.0)
-            total += operator.size * float((weights * shares).sum())
-        return total / 5
-    # With decays of several sizes, through p − tr((diag wd + λ)(A + λI)⁻¹).
-    weight = (decay + damping).sqrt()
-    for z in probes(operator, 5).T:
-        start = weight.to(operator.device) * z.double()
-        values, weights = ritz(*lanczos(operator, start, 40))
-        shifted = values + damping
-        usable = shifted > 1e-12 * float(values.abs().max())
-        inverse = torch.where(usable, 1 / shifted, 0.0)
-        total += float(start.square().sum()) * float((weights * inverse).sum())
-    return min(max(operator.size - total / 5, 0.0), float(operator.size))

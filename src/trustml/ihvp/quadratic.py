@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -70,7 +71,24 @@ def top_eigenpairs(
     return values.to(operator.dtype), vectors.to(operator.dtype)
 
 
-def lanczos(operator: LinearOperator, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class Krylov:
+    """An orthonormal basis (p, m) of a Krylov space, and the tridiagonal matrix in it."""
+
+    basis: Tensor
+    diagonal: Tensor
+    off_diagonal: Tensor
+
+    def ritz(self) -> tuple[Tensor, Tensor]:
+        """Return Ritz values (m,) ascending, and their vectors (m, m) in the basis."""
+        matrix = torch.diag(self.diagonal)
+        if len(self.off_diagonal):
+            matrix += torch.diag(self.off_diagonal, 1) + torch.diag(self.off_diagonal, -1)
+        values, vectors = torch.linalg.eigh(matrix)
+        return values, vectors
+
+
+def lanczos(operator: LinearOperator, start: Tensor, steps: int) -> Krylov:
     """Run Lanczos with full reorthogonalisation in float64.
 
     Parameters
@@ -78,14 +96,13 @@ def lanczos(operator: LinearOperator, start: Tensor, steps: int) -> tuple[Tensor
     operator : LinearOperator
         A symmetric matrix.
     start : Tensor of shape (p,)
-        Nonzero.
+        Nonzero; normalised, it is the basis's first column.
     steps : int
         At most so many; fewer if an invariant space is found.
 
     Returns
     -------
-    diagonal, off_diagonal : Tensor of shape (m,) and (m - 1,)
-        The tridiagonal matrix, whose eigenvalues are the Ritz values.
+    Krylov
     """
     steps = min(steps, operator.size)
     basis = torch.empty(operator.size, steps, dtype=torch.float64, device=operator.device)
@@ -104,16 +121,8 @@ def lanczos(operator: LinearOperator, start: Tensor, steps: int) -> tuple[Tensor
             break
         betas.append(beta)
         vector = product / beta
-    return torch.tensor(alphas, dtype=torch.float64), torch.tensor(betas, dtype=torch.float64)
-
-
-def ritz(diagonal: Tensor, off_diagonal: Tensor) -> tuple[Tensor, Tensor]:
-    """Return Ritz values (m,) ascending and their weights, squared first components (m,)."""
-    matrix = torch.diag(diagonal)
-    if len(off_diagonal):
-        matrix = matrix + torch.diag(off_diagonal, 1) + torch.diag(off_diagonal, -1)
-    values, vectors = torch.linalg.eigh(matrix)
-    return values, vectors[0].square()
+    diagonal, off_diagonal = (torch.tensor(x, dtype=torch.float64) for x in (alphas, betas))
+    return Krylov(basis[:, : len(alphas)], diagonal, off_diagonal)
 
 
 def is_null(value: float, largest: float, dtype: torch.dtype) -> bool:
@@ -147,7 +156,8 @@ def lanczos_logdet(operator: LinearOperator, count: int = 30, steps: int = 50) -
     """
     total = 0.0
     for z in probes(operator, count).T:
-        values, weights = ritz(*lanczos(operator, z, steps))
+        values, vectors = lanczos(operator, z, steps).ritz()
+        weights = vectors[0].square()
         if is_null(float(values[0]), float(values[-1]), operator.dtype):
             return -math.inf
         if float(values[0]) < 0:
@@ -178,7 +188,7 @@ def hutchinson_trace(
     float
         inf where A is singular; its standard error is at most ‖A⁻¹‖_F √(2 / count).
     """
-    values, _ = ritz(*lanczos(operator, probes(operator, 1)[:, 0], 50))
+    values, _ = lanczos(operator, probes(operator, 1)[:, 0], 50).ritz()
     if is_null(float(values[0]), float(values[-1]), operator.dtype):
         return math.inf
     z = probes(operator, min(count, operator.size))
