@@ -52,3 +52,23 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
         for part, training in flags:
             part.training = training
+
+
+def refuse_inference_mode(what: str) -> None:
+    """Raise where gradients cannot be taken.
+
+    Parameters
+    ----------
+    what : str
+        Who takes them.
+
+    Raises
+    ------
+    RuntimeError
+        Inside ``torch.inference_mode()``, where gradients would silently be zero.
+    """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            f"{what} takes gradients, which torch.inference_mode() switches off for good: call it "
+            "outside (torch.no_grad() is no obstacle)"
+        )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trustml.core.batches import Data, Inputs
 from trustml.core.losses import OutputLoss
+from trustml.core.modes import refuse_inference_mode
 from trustml.core.parameters import ParameterSpace
 from trustml.core.validation import check_same_length, restore
 from trustml.model.converted import Converted, Task
@@ -366,6 +367,7 @@ class Model:
         """Raise a TypeError that says what works instead, if the model only predicts."""
         if not self.differentiable:
             no_gradients(self, what)
+        refuse_inference_mode(what)
 
     def require_train(self, what: str) -> None:
         """Raise a ValueError that names ``train``, if it was not given."""
