@@ -114,6 +114,9 @@ def test_without_a_row_the_others_keep_their_weight(objective):
     gone = next(K for _, K in GaussNewton(objective).factors())[0]
     less = GaussNewton(objective.without([0])).dense()
     torch.testing.assert_close(less, full - gone.T @ gone / 43)
+    parts = [Hessian(objective.without(list(rows))).dense() for rows in (range(20), range(20, 43))]
+    decay = torch.diag(objective.weight_decay)
+    torch.testing.assert_close(parts[0] + parts[1] - decay, Hessian(objective).dense())
 
 
 def test_dense_is_float64_arithmetic_whatever_the_model(mlp, classification):
@@ -179,3 +182,9 @@ def test_curvature_by_name(objective):
         ihvp.curvature("newton", objective)
     with pytest.raises(TypeError, match="Objective"):
         ihvp.curvature("auto", objective.module)
+
+
+@pytest.mark.parametrize("kind", [ihvp.Hessian, ihvp.GaussNewton, ihvp.EmpiricalFisher])
+def test_curvatures_are_of_objectives(kind, mlp):
+    with pytest.raises(TypeError, match=r"ihvp\.Objective, got Sequential"):
+        kind(mlp())

@@ -37,3 +37,8 @@ def test_double_products_of_a_float32_function():
     product = A @ torch.ones(4, dtype=torch.float64)
     assert product.dtype == torch.float64
     torch.testing.assert_close(product, torch.full((4,), 3.0, dtype=torch.float64))
+
+
+def test_arrays_are_refused():
+    with pytest.raises(TypeError, match="as_tensor"):
+        Dense([[1.0]])

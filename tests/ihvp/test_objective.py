@@ -211,3 +211,17 @@ def test_held_parameters_get_no_graph(objective):
         outputs.sum(), objective.module[0].weight, allow_unused=True, retain_graph=True
     )
     assert body is None
+
+
+def test_rows_that_do_not_fit_are_named_by_their_shape(mlp, classification):
+    X, y = classification()
+    with pytest.raises(ValueError, match=r"inputs of shape \(2, 3\)"):
+        Objective(mlp(), None, (X[:, :3], y))
+    J = Objective(mlp(), None, (X, y))
+    with pytest.raises(ValueError, match=r"inputs of shape \(1, 2\)"):
+        J.per_example_gradients(X[:, :2], y)
+
+
+def test_inference_mode_is_refused(mlp, classification):
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="inference_mode"):
+        Objective(mlp(), None, classification())

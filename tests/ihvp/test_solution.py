@@ -55,3 +55,7 @@ def test_large_semidefinite_matrices_are_deflated(n_null, monkeypatch):
     assert (factor._eigen is not None) == (n_null == 40)
     assert (factor.logdet() == -torch.inf) == (n_null > 0)
     assert (factor.trace() == torch.inf) == (n_null > 0)
+
+
+def test_a_factorisation_says_what_it_is():
+    assert "p=2, tol=0.001; asked for" in repr(ihvp.factorize(hopeless()[0], "cholesky"))

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from trustml.core.batches import Data, as_data
+from trustml.core.batches import Data, Inputs, as_data, is_out_of_memory
 from trustml.core.losses import OutputLoss, as_loss
 
 
@@ -39,3 +39,16 @@ def check_batch_norm(module: nn.Module) -> None:
                 "(track_running_stats=False), so that no row has a loss of its own; train it with "
                 "running statistics"
             )
+
+
+def refuse_shape(module: nn.Module, inputs: Inputs, error: RuntimeError) -> None:
+    """Raise a ValueError that names the inputs' shape, unless the memory ran out."""
+    if not is_out_of_memory(error):
+        given = f"of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else "as given"
+        raise ValueError(f"{type(module).__name__} cannot take inputs {given}: {error}") from error
+
+
+def shape_of(rows: Data) -> tuple[int, ...] | None:
+    """Return the shape of a row; None where a row is several tensors."""
+    first = rows.rows(0, 1).inputs
+    return tuple(first.shape[1:]) if isinstance(first, Tensor) else None

@@ -8,7 +8,7 @@ from trustml.ihvp.fisher import EmpiricalFisher
 from trustml.ihvp.gauss_newton import GaussNewton
 from trustml.ihvp.hessian import Hessian
 from trustml.ihvp.matrices import Diagonal
-from trustml.ihvp.objective import Objective
+from trustml.ihvp.objective import Objective, check_objective
 from trustml.ihvp.operators import LinearOperator
 
 _LATER = ("fisher", "kfac", "ekfac")
@@ -44,13 +44,10 @@ def curvature(name: str, objective: Objective) -> LinearOperator:
 
     Raises
     ------
-    TypeError
-        If ``objective`` is no Objective.
     ValueError
         If there is no such curvature.
     """
-    if not isinstance(objective, Objective):
-        raise TypeError(f"objective must be an ihvp.Objective, got {type(objective).__name__}")
+    check_objective(objective)
     if name == "auto":
         name = "gauss_newton"
     if name not in CURVATURES:

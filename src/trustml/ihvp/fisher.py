@@ -15,7 +15,7 @@ from trustml.ihvp.gauss_newton import (
     sandwich,
 )
 from trustml.ihvp.graphs import GraphSum, Product
-from trustml.ihvp.objective import Objective
+from trustml.ihvp.objective import Objective, check_objective
 from trustml.ihvp.operators import FactoredOperator
 
 
@@ -46,7 +46,7 @@ class EmpiricalFisher(FactoredOperator):
     """
 
     def __init__(self, objective: Objective) -> None:
-        self.objective = objective
+        self.objective = check_objective(objective)
         space = objective.space
         self.size, self.dtype, self.device = space.size, space.dtype, space.device
         self.is_psd = True

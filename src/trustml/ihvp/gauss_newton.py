@@ -10,7 +10,7 @@ from torch import Tensor
 from trustml.core.batches import Batch, map_batches
 from trustml.core.losses import Autodiff, CrossEntropy, OutputLoss
 from trustml.ihvp.graphs import GraphSum, Product, backward_columns, join, split
-from trustml.ihvp.objective import Objective
+from trustml.ihvp.objective import Objective, check_objective
 from trustml.ihvp.operators import FactoredOperator
 
 # Factors of one batch stay below this many numbers.
@@ -44,7 +44,7 @@ class GaussNewton(FactoredOperator):
     """
 
     def __init__(self, objective: Objective) -> None:
-        self.objective = objective
+        self.objective = check_objective(objective)
         space = objective.space
         self.size, self.dtype, self.device = space.size, space.dtype, space.device
         self.is_psd = True

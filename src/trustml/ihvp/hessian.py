@@ -7,7 +7,7 @@ from torch import Tensor
 
 from trustml.core.batches import Batch
 from trustml.ihvp.graphs import GraphSum, Product, backward_columns, join, split
-from trustml.ihvp.objective import Objective
+from trustml.ihvp.objective import Objective, check_objective
 from trustml.ihvp.operators import LinearOperator, dense_from_products, diagonal_from_products
 
 
@@ -37,7 +37,7 @@ class Hessian(LinearOperator):
     """
 
     def __init__(self, objective: Objective) -> None:
-        self.objective = objective
+        self.objective = check_objective(objective)
         space = objective.space
         self.size, self.dtype, self.device = space.size, space.dtype, space.device
         self.is_psd = False

@@ -27,6 +27,8 @@ class Dense(LinearOperator):
 
     Raises
     ------
+    TypeError
+        If it is no tensor.
     ValueError
         If the matrix is not square, finite and symmetric.
 
@@ -37,6 +39,10 @@ class Dense(LinearOperator):
     """
 
     def __init__(self, matrix: Tensor, is_psd: bool = False) -> None:
+        if not isinstance(matrix, Tensor):
+            raise TypeError(
+                f"matrix must be a torch.Tensor, got {type(matrix).__name__}; use torch.as_tensor"
+            )
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise ValueError(f"matrix must have shape (p, p), got {tuple(matrix.shape)}")
         if not matrix.is_floating_point():

@@ -15,10 +15,10 @@ from trustml.core.batches import Batch, Data, Inputs, forward, map_batches
 from trustml.core.features import find_head
 from trustml.core.gradients import PerExampleGradients
 from trustml.core.losses import OutputLoss
-from trustml.core.modes import evaluating
+from trustml.core.modes import evaluating, refuse_inference_mode
 from trustml.core.parameters import ParameterSpace
 from trustml.core.validation import check_positive_int
-from trustml.ihvp._intake import as_rows, check_batch_norm, listed, resolve
+from trustml.ihvp._intake import as_rows, check_batch_norm, listed, refuse_shape, resolve, shape_of
 from trustml.warnings import BackendWarning, DeterminismWarning
 
 T = TypeVar("T")
@@ -93,6 +93,7 @@ class Objective:
     ) -> None:
         if not isinstance(module, nn.Module):
             raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
+        refuse_inference_mode("ihvp.Objective")
         check_batch_norm(module)
         if batch_size != "auto":
             check_positive_int(batch_size, "batch_size")
@@ -163,8 +164,12 @@ class Objective:
 
     def outputs(self, inputs: Inputs) -> Tensor:
         """Return the outputs of a batch without a graph, in eval mode."""
-        with evaluating(self.module), torch.no_grad():
-            return forward(self.module, inputs)
+        try:
+            with evaluating(self.module), torch.no_grad():
+                return forward(self.module, inputs)
+        except RuntimeError as error:
+            refuse_shape(self.module, inputs, error)
+            raise
 
     def targets(self, batch: Batch) -> Tensor:
         """Return a batch's targets, or say that there are none."""
@@ -336,7 +341,7 @@ class Objective:
 
         Raises
         ------
-        RuntimeError
+        ValueError
             If the module's copy fails for another reason.
         """
         if self.space.dtype == torch.float64:
@@ -345,7 +350,7 @@ class Objective:
         data = self.data.to(dtype=torch.float64)
         try:
             return self._like(module, data, self.space.on(module))
-        except RuntimeError as error:
+        except ValueError as error:
             if "dtype" not in str(error) and "type" not in str(error):
                 raise
             warnings.warn(
@@ -371,7 +376,10 @@ class Objective:
     def _data(self, data: Any) -> Data:
         if data is None:
             return self.data
-        return as_rows(data).to(self.space.device, self.space.dtype)
+        rows = as_rows(data).to(self.space.device, self.space.dtype)
+        if shape_of(rows) != shape_of(self.data):
+            self.outputs(rows.rows(0, 1).inputs)  # raises in our words if the rows do not fit
+        return rows
 
     def capped(self, size: int) -> int:
         """Return ``size``, or the batch size where that is smaller."""
@@ -383,3 +391,10 @@ class Objective:
         if cotangents is None:
             return lambda outputs: self.loss.gradient(outputs, self.targets(batch))
         return lambda outputs: cotangents(outputs, batch.inputs, batch.targets)
+
+
+def check_objective(objective: Any) -> Objective:
+    """Return it if it is an Objective."""
+    if not isinstance(objective, Objective):
+        raise TypeError(f"objective must be an ihvp.Objective, got {type(objective).__name__}")
+    return objective

@@ -45,6 +45,11 @@ class Factorization(ABC):
     method_reason: str
     tol: float
 
+    def __repr__(self) -> str:
+        """Show what was prepared, and why so."""
+        name, p = type(self).__name__, self.operator.size
+        return f"{name}(p={p}, tol={self.tol:g}; {self.method_reason})"
+
     @abstractmethod
     def _apply(self, b: Tensor) -> Applied:
         """Solve for float64 columns (p, k), none of them zero."""
