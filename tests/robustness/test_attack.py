@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,17 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import nn
 
 from trustml.model import wrap
-from trustml.robustness import AttackResult, Fgsm, Pgd, Strong, attack
+from trustml.robustness import (
+    AttackResult,
+    Fgsm,
+    Pgd,
+    Strong,
+    attack,
+    curvature,
+    masking_checks,
+    robust_accuracy,
+    robustness_curve,
+)
 
 
 def margins(model, X, y):
@@ -271,3 +283,85 @@ def test_non_finite_outputs_are_refused():
     model = wrap(Broken(3, 2), task="classification", bounds=(0.0, 1.0))
     with pytest.raises(ValueError, match="NaN or infinite"):
         attack(model, torch.rand(4, 3), torch.arange(4) % 2, eps=0.1)
+
+
+class WritesIntoItsInput(nn.Module):
+    """Shifts and scales in place before its net."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        x -= 0.1
+        x *= 1.2
+        return self.net(x)
+
+
+def test_modules_that_write_into_their_input(smooth):
+    model, X, y = smooth
+    writer = wrap(WritesIntoItsInput(model.module), task="classification", bounds=(0, 1))
+    shift = nn.Linear(5, 5).double()
+    with torch.no_grad():
+        shift.weight.copy_(1.2 * torch.eye(5))
+        shift.bias.fill_(-0.12)
+    same = wrap(nn.Sequential(shift, model.module), task="classification", bounds=(0, 1))
+    kept = X.clone()
+    for ask in (
+        lambda m: attack(m, X, y, "strong", eps=0.05, random_state=0).distance,
+        lambda m: curvature(m, X, y).top_eigenvalue,
+        lambda m: masking_checks(m, X, y, eps=0.05, random_state=0).random_accuracy,
+    ):
+        torch.testing.assert_close(ask(writer), ask(same), rtol=1e-3, atol=1e-9)
+    assert torch.equal(X, kept)
+
+
+def test_tensors_with_gradients_come_back_without(smooth):
+    model, X, y = smooth
+    X = X.clone().requires_grad_()
+    result = attack(model, X, y, eps=0.05, random_state=0)
+    assert not result.x_adv.requires_grad
+    assert X.grad is None
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_rows_stay_what_they_are(smooth, dtype, norm):
+    model, X, y = smooth
+    net = copy.deepcopy(model.module).to(dtype)
+    X = X.to(dtype)
+    result = attack(
+        wrap(net, task="classification", bounds=(0, 1)), X, y, norm=norm, eps=0.1, random_state=0
+    )
+    assert result.x_adv.dtype == dtype
+    moved = (result.x_adv.double() - X.double()).norm(float("inf") if norm == "linf" else 2, dim=1)
+    assert float(moved.max()) <= 0.1
+    assert torch.equal(net(result.x_adv).argmax(1) != y, result.success)
+
+
+def test_inference_mode_is_refused(smooth):
+    model, X, y = smooth
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="inference_mode"):
+        attack(model, X, y, eps=0.1)
+    with torch.no_grad():
+        inside = attack(model, X, y, eps=0.1, random_state=0)
+    assert torch.equal(inside.success, attack(model, X, y, eps=0.1, random_state=0).success)
+
+
+def test_seeds_of_numpy_are_ints(linear, iris):
+    X, y = iris
+    assert attack(linear, X[:5], y[:5], eps=0.1, random_state=np.int64(3)).random_state == 3
+
+
+def test_results_say_what_they_are(linear, iris):
+    X, y = iris
+    found = robust_accuracy(linear, X, y, "linf", 0.2, random_state=0)
+    low, high = found.interval
+    head = repr(found).splitlines()[0]
+    assert f"{found.estimate:.4g}, 95% interval {low:.4g} to {high:.4g}, 150 rows" in head
+    assert head in found._repr_html_()
+    assert f"{int(found.attack.success.sum())} of 150 rows are misc" in repr(found.attack)
+    curve = robustness_curve(linear, X, y, "l2", [0.1], random_state=0)
+    assert "150 rows (strong, l2)" in repr(curve)
+    assert "radii in l2" in repr(curvature(linear, X, y))
+    assert len(repr(found)) < 2000

@@ -86,3 +86,5 @@ def test_bad_input(linear, iris):
         masking_checks(linear, *iris)
     with pytest.raises(ValueError, match="same length"):
         masking_checks(linear, iris[0], iris[1][:5], eps=0.1)
+    with pytest.raises(ValueError, match="above 0"):
+        masking_checks(linear, *iris, eps=0)

@@ -18,7 +18,7 @@ from trustml.robustness._method import Attack
 from trustml.warnings import GradientMaskingWarning
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RobustAccuracy(Result):
     """Accuracy under attack.
 
@@ -52,6 +52,16 @@ class RobustAccuracy(Result):
     method: str
     flags: tuple[str, ...]
     attack: AttackResult
+
+    def _title(self) -> str:
+        """Return the estimate with its interval."""
+        low, high = self.interval
+        doubts = "".join(f"; {flag}" for flag in self.flags)
+        return (
+            f"RobustAccuracy {self.estimate:.4g}, {self.interval.level:.0%} interval {low:.4g} to "
+            f"{high:.4g}, {len(self.per_example)} rows ({self.method}, {self.norm}, "
+            f"eps {self.eps:.4g}); {self.clean_accuracy:.4g} without attack{doubts}"
+        )
 
     def _columns(self) -> dict[str, Any]:
         return {"robust": self.per_example, "distance": self.attack.distance}

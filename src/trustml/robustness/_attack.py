@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 from importlib import import_module
+from numbers import Integral
 from typing import Any
 
 from trustml.core.random import RandomState, numpy_generator
@@ -128,6 +129,6 @@ def check_eps(eps: Any, name: str = "this attack") -> float:
 def draw_seed(random_state: RandomState) -> int:
     """Return an int seed; an int is its own."""
     generator = numpy_generator(random_state)
-    if isinstance(random_state, int):
-        return random_state
+    if isinstance(random_state, Integral):
+        return int(random_state)
     return int(generator.integers(2**62))

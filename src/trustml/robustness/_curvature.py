@@ -23,7 +23,7 @@ _BATCH = 128  # rows at once: Lanczos keeps up to a hundred vectors of each
 _CLASSES = 20  # wrong classes, strongest first, whose margins are linearised
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CurvatureResult(Result):
     """How the loss bends around each row, and how far the nearest class seems to be.
 
@@ -52,6 +52,10 @@ class CurvatureResult(Result):
     quadratic_radius: Any
     nearest_class: Any
     norm: str
+
+    def _title(self) -> str:
+        """Return the norm of the radii, which the table does not say."""
+        return f"CurvatureResult of {len(self.top_eigenvalue)} rows, radii in {self.norm}"
 
     def _columns(self) -> dict[str, Any]:
         return {

@@ -19,7 +19,7 @@ from trustml.robustness._method import Attack
 from trustml.warnings import GradientMaskingWarning
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RobustnessCurve(Result):
     """Robust accuracy at every radius of a grid.
 
@@ -55,6 +55,14 @@ class RobustnessCurve(Result):
     forwards: int
     backwards: int
     flags: tuple[str, ...]
+
+    def _title(self) -> str:
+        """Return what the curve is of."""
+        doubts = "".join(f"; {flag}" for flag in self.flags)
+        return (
+            f"RobustnessCurve of {len(self.smallest)} rows ({self.method}, {self.norm}), pointwise "
+            f"{self.level:.0%} intervals{doubts}"
+        )
 
     def _columns(self) -> dict[str, Any]:
         return {"eps": self.eps, "estimate": self.estimate, "low": self.low, "high": self.high}

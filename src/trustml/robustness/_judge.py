@@ -15,7 +15,7 @@ from trustml.robustness._problem import Bill
 from trustml.robustness._threat import Threat
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AttackResult(Result):
     """Adversarial points and what is true of them.
 
@@ -51,6 +51,15 @@ class AttackResult(Result):
     eps: float
     targeted: bool
     random_state: int
+
+    def _title(self) -> str:
+        """Return how many rows were fooled, by what."""
+        hits = "reached their target" if self.targeted else "are misclassified"
+        doubts = "".join(f"; {flag}" for flag in self.flags)
+        return (
+            f"AttackResult: {int(self.success.sum())} of {len(self.success)} rows {hits} "
+            f"({self.method}, {self.norm}, eps {self.eps:.4g}){doubts}"
+        )
 
     def _columns(self) -> dict[str, Any]:
         return {

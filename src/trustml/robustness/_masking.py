@@ -28,7 +28,7 @@ from trustml.warnings import GradientMaskingWarning
 _SHARE = 0.02  # of the rows (and at least two): below this a difference is taken for luck
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MaskingReport(Result):
     """What the masking checks saw; accuracies are shares of all rows.
 
@@ -58,6 +58,11 @@ class MaskingReport(Result):
     output_noise: float
     norm: str
     eps: float
+
+    def _title(self) -> str:
+        """Return the verdict; the numbers are below it."""
+        signs = "; ".join(self.flags) or "no sign of masked gradients"
+        return f"MaskingReport ({self.norm}, eps {self.eps:.4g}): {signs}"
 
     def _columns(self) -> dict[str, Any]:
         names = [name for name in vars(self) if name.endswith(("accuracy", "share", "noise"))]
@@ -118,6 +123,11 @@ def masking_checks(
     -------
     MaskingReport
 
+    Raises
+    ------
+    ValueError
+        If ``eps`` is 0: nothing could be seen.
+
     Notes
     -----
     Refused, with the fix: a model without gradients, one that is no classifier, one without
@@ -145,6 +155,8 @@ def masking_checks(
     """
     target = attackable(as_model(model), "robustness.masking_checks")
     radius, seed = check_eps(eps, "masking_checks"), draw_seed(random_state)
+    if radius == 0:
+        raise ValueError("masking_checks attacks every row: eps must be above 0")
     rows = clean_rows(target, X, "robustness.masking_checks")
     labels = target.targets(y).to(rows.device)
     n = check_same_length(X=rows, y=labels)
@@ -202,5 +214,5 @@ def _whole_box(threat: Threat) -> float:
 
 def _noise(model: Model, rows: Tensor) -> float:
     with torch.no_grad():
-        first, second = (model.outputs(rows[:64].to(model.dtype)) for _ in range(2))
+        first, second = (model.outputs(rows[:64].to(model.dtype, copy=True)) for _ in range(2))
     return float((first - second).abs().max())

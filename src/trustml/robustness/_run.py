@@ -52,7 +52,8 @@ def pose(model: Model, threat: Threat, aim: Aim, bill: Bill) -> Problem:
     """Return the problem of all rows of ``threat``."""
 
     def forward(points: Tensor) -> Tensor:
-        return model.logits_of(model.outputs(points.to(model.dtype)))
+        # A copy: the module may write into its input, and points are leaves of the graph.
+        return model.logits_of(model.outputs(points.to(model.dtype, copy=True)))
 
     device = threat.clean.device
     return Problem(forward, threat, aim, bill, torch.arange(len(threat.clean), device=device))
@@ -70,9 +71,9 @@ def attackable(model: Model, what: str) -> Model:
 
 
 def clean_rows(model: Model, X: Any, what: str) -> Tensor:
-    """Return X as one floating tensor on the model's device, in its own dtype if it has one."""
+    """Return X as one floating tensor on the model's device; floats keep their own dtype."""
     inputs = model.continuous_inputs(X, what)
     if inputs.ndim < 2:
         raise ValueError(f"X must have shape (n, *features), got {tuple(inputs.shape)}")
-    rows = as_tensor(X, device=model.device)
-    return rows if rows.dtype in (torch.float32, torch.float64) else inputs.float()
+    rows = as_tensor(X, device=model.device).detach()
+    return rows if rows.is_floating_point() else inputs.detach().float()
