@@ -58,3 +58,12 @@ def test_names_come_from_frames_and_models(ridge):
     told = wrap(Ridge().fit(X, y), feature_names=[f"n{j}" for j in range(10)])
     found = IntegratedGradients(told).attribute(torch.tensor(X[:2]))
     assert found.feature_names[3] == "n3"
+
+
+def test_it_prints_the_largest_attributions_first(build):
+    model, X = build()
+    found = IntegratedGradients(model).attribute(X[:2], target=1)
+    title, _, first, *_ = repr(found).splitlines()
+    assert "2 rows by integrated gradients: logit of target 1, baseline zero" in title
+    assert f"x{int(found.values[0].abs().argmax())} " in first
+    assert title in found._repr_html_()

@@ -1,8 +1,11 @@
 import numpy as np
+import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from torch import nn
 
-from trustml.explain import InputXGradient, Saliency
+from trustml.explain import InputXGradient, IntegratedGradients, Saliency, uncertainty
+from trustml.model import wrap
 
 
 def test_saliency_is_the_jacobian(build):
@@ -38,3 +41,50 @@ def test_raw_estimators_are_wrapped_when_they_are_used():
     X = np.random.default_rng(0).normal(size=(30, 4))
     fitted = LogisticRegression().fit(X, X[:, 1] > 0)
     np.testing.assert_allclose(Saliency(fitted).attribute(X[:2]).values, fitted.coef_.repeat(2, 0))
+
+
+class WritesIntoItsInput(nn.Module):
+    """Scales in place before its net."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        x *= 2
+        return self.net(x)
+
+
+@pytest.mark.parametrize("kind", [Saliency, InputXGradient, IntegratedGradients])
+def test_modules_that_write_into_their_input(build, kind):
+    model, X = build()
+    X = X[:4]
+    kept, y = X.clone(), torch.arange(4) % 3
+    writer = wrap(WritesIntoItsInput(model.module), task="classification", train=(X, y))
+    power = 0 if kind is Saliency else 1  # of the scale that the attributions take on
+    expected = kind(model).attribute(2 * X, target=1).values * 2 ** (1 - power)
+    torch.testing.assert_close(kind(writer).attribute(X, target=1).values, expected)
+    assert uncertainty(kind(writer), X, target=1).shape == X.shape
+    assert torch.equal(X, kept)
+
+
+def test_tensors_with_gradients_come_back_without(build):
+    model, X = build()
+    X = X[:3].clone().requires_grad_()
+    found = IntegratedGradients(model).attribute(X, target=1)
+    assert not found.data.requires_grad
+    assert not found.values.requires_grad
+    assert uncertainty(IntegratedGradients(model), X, target=1).shape == (3, 6)
+    assert X.grad is None
+
+
+def test_inference_mode_is_refused(build):
+    model, X = build()
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="inference_mode"):
+        IntegratedGradients(model).attribute(X[:2])
+
+
+def test_an_unknown_target_is_called_by_its_name(build):
+    model, X = build()
+    with pytest.raises(ValueError, match="target must be a class of the model"):
+        Saliency(model).attribute(X[:2], target=9)

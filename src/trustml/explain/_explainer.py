@@ -108,7 +108,7 @@ class GradientExplainer(Explainer, ABC):
         return Explanation(
             values=restore(torch.cat([part.values for part in parts]), X),
             base_values=_joined([part.base for part in parts], X),
-            data=restore(as_tensor(X), X),
+            data=restore(as_tensor(X).detach(), X),
             feature_names=names_of(model, X, rows.shape[1:]),
             output_names=question.names,
             completeness=_joined([part.gap for part in parts], X),
@@ -123,7 +123,7 @@ class GradientExplainer(Explainer, ABC):
     def prepare(self, X: Any, target: Any, y: Any) -> tuple[Model, Tensor, Question]:
         """Return the wrapped model, the rows that its module eats, and what is explained."""
         model = as_model(self.model)
-        rows = model.continuous_inputs(X, f"explain.{type(self).__name__}")
+        rows = model.continuous_inputs(X, f"explain.{type(self).__name__}").detach()
         if rows.ndim < 2:
             raise ValueError(f"X must have shape (n, *features), got {tuple(rows.shape)}")
         return model, rows, ask(model, self.output, target, y, len(rows))

@@ -12,7 +12,7 @@ from trustml.core.results import Result
 from trustml.core.validation import to_numpy
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation(Result):
     """Feature attributions of some rows, in the layout of ``shap.Explanation``.
 
@@ -82,6 +82,23 @@ class Explanation(Result):
             error_std=None if self.uncertainty is None else self._flat(self.uncertainty),
         )
 
+    def _title(self) -> str:
+        """Return what is explained, by what, from where."""
+        target = "" if self.target is None else f" of target {_brief(self.target)}"
+        base = "" if self.baseline is None else f", baseline {self.baseline}"
+        gap = (
+            ""
+            if self.completeness is None
+            else (f"; the sums miss the output by at most {to_numpy(self.completeness).max():.2g}")
+        )
+        return f"Explanation of {len(self)} rows by {self.method}: {self.output}{target}{base}{gap}"
+
+    def _shown(self) -> dict[str, Any]:
+        """Put each row's largest attributions first."""
+        columns = self._columns()
+        order = np.lexsort((-np.abs(columns["value"]), columns["row"]))
+        return {name: column[order] for name, column in columns.items()}
+
     def _flat(self, array: Any) -> np.ndarray:
         """Return (n, d) or (n, d, c)."""
         found = to_numpy(array)
@@ -107,3 +124,7 @@ class Explanation(Result):
         if self.uncertainty is not None:
             columns["uncertainty"] = self._flat(self.uncertainty).reshape(-1)
         return columns
+
+
+def _brief(target: Any) -> str:
+    return f"{target!r}" if np.ndim(target) == 0 else "each row"

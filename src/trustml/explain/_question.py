@@ -52,7 +52,8 @@ class Question:
 
     def field(self, points: Tensor, owner: Tensor) -> Tensor:
         """Return the explained numbers at inputs, each for the row that owns it."""
-        return self.select(owner).read(self.model.outputs(points))
+        # A copy: the module may write into its input, and points are leaves of the graph.
+        return self.select(owner).read(self.model.outputs(points.clone()))
 
     def answer(self, X: Any) -> np.ndarray:
         """Return the explained numbers of raw rows; every model can, gradients or not."""
@@ -132,7 +133,12 @@ def _columns(model: Model, target: Any, n: int) -> Tensor:
     if wanted.shape != (n,):
         raise ValueError(f"target must be one label, or one a row ({n},), got {wanted.shape}")
     if model.task == "classification":
-        return model.targets(wanted)
+        try:
+            return model.targets(wanted)
+        except ValueError as error:
+            raise ValueError(
+                f"target must be a class of the model, as its labels are: {error}"
+            ) from error
     if wanted.dtype.kind not in "iu" or (wanted < 0).any() or (wanted >= model.n_outputs).any():
         raise ValueError(
             f"target must be an output index in 0..{model.n_outputs - 1}, got {target!r}"

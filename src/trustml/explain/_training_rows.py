@@ -14,7 +14,7 @@ from trustml.influence import Certificate, InfluenceFunctions
 from trustml.model import as_model
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TrainingRows(Result):
     """The training rows that speak most for and against each prediction.
 
@@ -46,6 +46,14 @@ class TrainingRows(Result):
     unit: str
     correction: str
     certificate: Certificate
+
+    def _title(self) -> str:
+        """Return what the effects are."""
+        n, n_train = self.effects.shape
+        return (
+            f"TrainingRows of {n} rows among {n_train}: change of the row's loss ({self.unit}) if "
+            f"the training row were left out, correction {self.correction}"
+        )
 
     def _columns(self) -> dict[str, Any]:
         n, k = self.helpful.shape
