@@ -322,3 +322,12 @@ def test_cross_entropy_is_torchs_and_convex(n, c, smoothing, scale, seed):
     product = loss.hessian_product(f, y, v)
     assert torch.allclose((s @ (s.mT @ v[..., None]))[..., 0], product, atol=1e-8)
     assert (product * v).sum(1).min() > -1e-10
+
+
+def test_the_product_keeps_its_digits_under_a_saturated_softmax():
+    f = torch.tensor([[0.0, 80.0, -5.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    v = torch.tensor([[1.0, 2.0, -1.0], [1.0, 2.0, 4.0]], dtype=torch.float64)
+    product = CrossEntropy().hessian_product(f, torch.tensor([1, 0]), v)
+    p = f.softmax(1)
+    pairs = (p[:, :, None] * p[:, None, :] * (v[:, :, None] - v[:, None, :])).sum(2)
+    torch.testing.assert_close(product, pairs, rtol=1e-12, atol=0)

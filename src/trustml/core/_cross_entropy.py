@@ -111,9 +111,10 @@ class CrossEntropy(OutputLoss):
     def hessian_product(self, outputs: Tensor, targets: Tensor, vectors: Tensor) -> Tensor:
         """Return ``Σq (p ∘ v - p p'v)``."""
         p = outputs.softmax(-1)
-        pv = p * vectors
         total = self._mass(outputs, targets).sum(-1, keepdim=True)
-        return total * (pv - p * pv.sum(-1, keepdim=True))
+        # Relative to the likeliest class nothing cancels where it has nearly all the mass.
+        v = vectors - vectors.gather(-1, p.argmax(-1, keepdim=True))
+        return total * p * (v - (p * v).sum(-1, keepdim=True))
 
     def hessian_factor(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return ``√Σq (diag(√p) - p √p')``, block-diagonal over the tokens of a sequence."""
