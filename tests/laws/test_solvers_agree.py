@@ -266,6 +266,37 @@ def test_auto_chooses_by_size_and_says_why():
     assert found.iterations == 1
 
 
+@pytest.mark.parametrize("method", ["cholesky", "dual"])
+def test_a_copy_that_differs_by_rounding_does_not_certify(method, monkeypatch):
+    J = network()
+    G = ihvp.GaussNewton(J)
+    factors = ihvp.GaussNewton.factors
+    monkeypatch.setattr(
+        ihvp.GaussNewton, "factors", lambda self: ((i, K * (1 + 1e-4)) for i, K in factors(self))
+    )
+    B = right_hand_sides(J.space.size)
+    found = ihvp.solve(G, B, method)
+    expected = (B - G @ found.x).norm(dim=0) / B.norm(dim=0)
+    torch.testing.assert_close(found.relative_residual, expected)
+    assert expected.min() > 1e-7
+
+
+def test_a_random_matrix_is_refused():
+    A = ihvp.MatrixFree(lambda v: v * torch.rand(1, dtype=v.dtype), 5, torch.float64)
+    with pytest.raises(ValueError, match="change from call to call"):
+        ihvp.solve(A, torch.ones(5, dtype=torch.float64), "cholesky")
+
+
+def test_a_saturated_float32_softmax_is_no_cause_for_alarm():
+    generator = torch.Generator().manual_seed(0)
+    net = nn.Linear(8, 2)
+    X = 300 * torch.randn(50, 8, generator=generator)
+    J = ihvp.Objective(net, None, (X, torch.randint(0, 2, (50,), generator=generator)))
+    for method in ("cholesky", "dual"):
+        found = ihvp.solve(ihvp.GaussNewton(J) + 1e-3, J.gradient(), method)
+        assert found.converged.all()
+
+
 def test_a_matrix_that_disagrees_with_its_products_is_refused():
     skew = torch.triu(torch.ones(5, 5, dtype=torch.float64))
     A = ihvp.MatrixFree(lambda v: skew @ v, 5, torch.float64)

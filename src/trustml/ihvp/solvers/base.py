@@ -163,34 +163,52 @@ class Factorization(ABC):
         return columns
 
 
-def verify(exact: LinearOperator, product: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
-    """Compare a float64 copy of the matrix with the operator's products on two random vectors.
+def verify(
+    exact: LinearOperator, copy: Callable[[Tensor], Tensor], dtype: torch.dtype
+) -> Callable[[Tensor], Tensor]:
+    """Compare a copy of the matrix with the operator's products on two random vectors.
 
     Parameters
     ----------
     exact : LinearOperator
-        In float64.
-    product : callable
-        The copy.
+        In float64 where that is possible.
+    copy : callable
+        Products of the copy.
     dtype : torch.dtype
         Of the operator that was given.
+
+    Returns
+    -------
+    callable
+        What certifies: the copy if it agrees, the operator if they differ by rounding.
 
     Raises
     ------
     ValueError
-        If they disagree, or a product is not finite.
+        If a product is not finite, or the operator is not symmetric and deterministic.
     """
     z = probes(exact, 2)
-    reference, copy = exact.matmat(z).double(), product(z.double())
+    reference = exact.matmat(z).double()
     if not bool(torch.isfinite(reference).all()):
         raise ValueError(NOT_FINITE)
-    gap = float((reference - copy).norm()) / max(float(reference.norm()), 1e-300)
-    if gap > (1e-7 if dtype == torch.float64 else 1e-3):
+    size = max(float(reference.norm()), 1e-300)
+    if (
+        float((reference - copy(z.double())).norm())
+        <= (1e-7 if dtype == torch.float64 else 1e-3) * size
+    ):
+        return copy
+    again = float((exact.matmat(z).double() - reference).norm()) / size
+    z = probes(exact, 8)
+    reference = exact.matmat(z).double()
+    cross = z.double().T @ reference
+    skew = float((cross - cross.T).abs().max()) / float(z.double().norm() * reference.norm())
+    if max(again, skew) > 1e-5:
         raise ValueError(
-            f"the operator's products and its matrix disagree (relative difference {gap:.1e}): "
-            "its product must be linear, symmetric and deterministic; look for randomness in the "
-            "model's forward()"
+            f"the operator's products change from call to call (by {again:.1e}) or are not "
+            f"symmetric (by {skew:.1e}): its product must be linear, symmetric and deterministic; "
+            "look for randomness in the model's forward()"
         )
+    return lambda x: exact.matmat(x.to(exact.dtype)).double()
 
 
 NOT_FINITE = (

@@ -35,10 +35,9 @@ class CholeskyFactorization(Factorization):
         matrix = exact.dense()
         if not bool(torch.isfinite(matrix).all()):
             raise ValueError(NOT_FINITE)
-        verify(exact, lambda z: matrix @ z, operator.dtype)
+        self._certify = verify(exact, lambda z: matrix @ z, operator.dtype)
         self.operator, self.tol = operator, tol
         self.method, self.method_reason = "cholesky", reason
-        self._matrix = matrix
         # Entries that were rounded to float32 hide what lies below; damping is known exactly.
         rounded = rounded_entries(operator) and total_damping(operator)[0] == 0
         self._factor = SpectralFactor(matrix, 6e-8 if rounded else RANK_TOLERANCE)
@@ -47,7 +46,7 @@ class CholeskyFactorization(Factorization):
         return Applied(self._factor.solve(b), 0, self._factor.status, self._factor.min_ritz)
 
     def _product(self, x: Tensor) -> Tensor:
-        return self._matrix @ x
+        return self._certify(x)
 
     def _quadratic_form(self, b: Tensor) -> Tensor:
         return self._factor.quadratic_form(b)

@@ -145,7 +145,7 @@ class DualFactorization(Factorization):
         if not bool(torch.isfinite(rows).all()):
             raise ValueError(NOT_FINITE)
         self._rows, self._diagonal = rows, diagonal
-        verify(exact, self._product, operator.dtype)
+        self._certify = verify(exact, self._copy, operator.dtype)
         # Parameters that nothing depends on (dead units): zero rows and columns of A.
         alive = (diagonal != 0) | (rows != 0).any(dim=0)
         self._alive = alive.nonzero().flatten()
@@ -166,13 +166,16 @@ class DualFactorization(Factorization):
     def _apply(self, b: Tensor) -> Applied:
         x = self._solve_alive(b)
         # D⁻¹b and its correction nearly cancel when the damping is small.
-        x = x + self._solve_alive(b - self._product(x))
+        x = x + self._solve_alive(b - self._copy(x))
         status, smallest = self._inverse.status, self._inverse.min_ritz
         if self._dead:
             status, smallest = Status.RANK_DEFICIENT, min(smallest, 0.0)
         return Applied(x, 0, status, smallest)
 
     def _product(self, x: Tensor) -> Tensor:
+        return self._certify(x)
+
+    def _copy(self, x: Tensor) -> Tensor:
         return self._diagonal[:, None] * x + self._rows.T @ (self._rows @ x)
 
     def _quadratic_form(self, b: Tensor) -> Tensor:
