@@ -225,3 +225,22 @@ def test_rows_that_do_not_fit_are_named_by_their_shape(mlp, classification):
 def test_inference_mode_is_refused(mlp, classification):
     with torch.inference_mode(), pytest.raises(RuntimeError, match="inference_mode"):
         Objective(mlp(), None, classification())
+
+
+def test_a_module_that_writes_into_its_inputs_is_looked_at_as_any_other(mlp, classification):
+    class Writer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = mlp()
+
+        def forward(self, x):
+            x *= 2
+            return self.net(x)
+
+    X, y = classification()
+    kept = X.clone()
+    J, plain_one = Objective(Writer(), None, (X, y)), Objective(mlp(), None, (2 * X, y))
+    torch.testing.assert_close(J.gradient(), plain_one.gradient())
+    torch.testing.assert_close(J.per_example_gradients(), plain_one.per_example_gradients())
+    torch.testing.assert_close(ihvp.Hessian(J).dense(), ihvp.Hessian(plain_one).dense())
+    assert torch.equal(X, kept)

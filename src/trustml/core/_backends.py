@@ -61,7 +61,7 @@ class Backend(ABC):
         def run(*args: Any, **kwargs: Any) -> Any:
             return functional_call(self.module, tensors, args, kwargs)
 
-        return forward(run, apply(torch.clone, inputs))  # a module may overwrite its inputs
+        return forward(run, inputs)
 
 
 def directions(outputs: Tensor, u: Tensor) -> tuple[Tensor, bool]:

@@ -37,7 +37,9 @@ def batch_length(inputs: Inputs) -> int:
 
 
 def forward(module: Callable[..., Any], inputs: Inputs) -> Tensor:
-    """Call a module on inputs of any kind and return its output tensor.
+    """Call a module on a copy of inputs of any kind and return its output tensor.
+
+    A module may write into its inputs: the caller's stay as they are, leaves of a graph too.
 
     Parameters
     ----------
@@ -56,6 +58,7 @@ def forward(module: Callable[..., Any], inputs: Inputs) -> Tensor:
     TypeError
         If there is no one output tensor.
     """
+    inputs = apply(torch.clone, inputs)
     if isinstance(inputs, Tensor):
         out = module(inputs)
     elif isinstance(inputs, tuple):

@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from trustml.core.batches import Inputs, apply, forward
+from trustml.core.batches import Inputs, forward
 from trustml.core.modes import evaluating
 
 
@@ -121,7 +121,7 @@ def find_head(module: nn.Module, inputs: Inputs) -> str | None:
     handles = [m.register_forward_hook(hook(name)) for name, m in linear]
     try:
         with evaluating(module):
-            final = forward(module, apply(torch.clone, inputs))
+            final = forward(module, inputs)
     finally:
         for handle in handles:
             handle.remove()
@@ -164,7 +164,7 @@ def layer_names(module: nn.Module, inputs: Inputs) -> list[str]:
     handles = [m.register_forward_hook(hook(name)) for name, m in leaves]
     try:
         with evaluating(module):
-            forward(module, apply(torch.clone, inputs))
+            forward(module, inputs)
     finally:
         for handle in handles:
             handle.remove()

@@ -145,7 +145,7 @@ def _field(question: Question, module: nn.Module, leaves: dict[str, Tensor]) -> 
         def call(inputs: Tensor) -> Any:
             return functional_call(module, leaves, (inputs,))
 
-        return question.select(owner).read(forward(call, points.clone()))
+        return question.select(owner).read(forward(call, points))
 
     return field
 

@@ -54,8 +54,7 @@ class InputHessian:
         self.shape = inputs.shape
         self._inputs = inputs.detach().clone().requires_grad_(True)
         with torch.enable_grad():
-            # A copy, because the model may write into its input, which a leaf forbids.
-            losses = loss(model_fn(self._inputs.clone()), targets)
+            losses = loss(model_fn(self._inputs), targets)
             if losses.shape != (len(inputs),):
                 raise ValueError(
                     f"loss must return one value a row, shape ({len(inputs)},), got "

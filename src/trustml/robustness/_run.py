@@ -52,8 +52,7 @@ def pose(model: Model, threat: Threat, aim: Aim, bill: Bill) -> Problem:
     """Return the problem of all rows of ``threat``."""
 
     def forward(points: Tensor) -> Tensor:
-        # A copy: the module may write into its input, and points are leaves of the graph.
-        return model.logits_of(model.outputs(points.to(model.dtype, copy=True)))
+        return model.logits_of(model.outputs(points.to(model.dtype)))
 
     device = threat.clean.device
     return Problem(forward, threat, aim, bill, torch.arange(len(threat.clean), device=device))
