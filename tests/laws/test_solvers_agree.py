@@ -290,8 +290,15 @@ def test_a_random_matrix_is_refused():
 def test_a_saturated_float32_softmax_is_no_cause_for_alarm():
     generator = torch.Generator().manual_seed(0)
     net = nn.Linear(8, 2)
-    X = 300 * torch.randn(50, 8, generator=generator)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) / 3)
+    X = 3000 * torch.randn(50, 8, generator=generator)
     J = ihvp.Objective(net, None, (X, torch.randint(0, 2, (50,), generator=generator)))
+    G = ihvp.GaussNewton(J).double()
+    V = right_hand_sides(G.size)
+    assert 0 < G.dense().norm() < 1e-3
+    torch.testing.assert_close(G @ V, G.dense() @ V, rtol=1e-9, atol=0)
     for method in ("cholesky", "dual"):
         found = ihvp.solve(ihvp.GaussNewton(J) + 1e-3, J.gradient(), method)
         assert found.converged.all()
