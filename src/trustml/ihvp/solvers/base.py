@@ -208,7 +208,17 @@ def verify(
             f"symmetric (by {skew:.1e}): its product must be linear, symmetric and deterministic; "
             "look for randomness in the model's forward()"
         )
-    return lambda x: exact.matmat(x.to(exact.dtype)).double()
+    return _Exact(exact)
+
+
+@dataclass(frozen=True)
+class _Exact:
+    """Products by the operator itself; no closure, so that a fitted inverse can be pickled."""
+
+    operator: LinearOperator
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.operator.matmat(x.to(self.operator.dtype)).double()
 
 
 NOT_FINITE = (

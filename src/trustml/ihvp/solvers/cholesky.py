@@ -35,7 +35,7 @@ class CholeskyFactorization(Factorization):
         matrix = exact.dense()
         if not bool(torch.isfinite(matrix).all()):
             raise ValueError(NOT_FINITE)
-        self._certify = verify(exact, lambda z: matrix @ z, operator.dtype)
+        self._certify = verify(exact, matrix.matmul, operator.dtype)
         self.operator, self.tol = operator, tol
         self.method, self.method_reason = "cholesky", reason
         # Entries that were rounded to float32 hide what lies below; damping is known exactly.
