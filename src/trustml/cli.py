@@ -114,6 +114,7 @@ def _audit(options: argparse.Namespace) -> int:
     if not options.quiet:
         # Importing torch takes a second or two: say at once that the command was heard.
         print("trustml audit: loading", file=sys.stderr)
+    _check_out(options.out)
     names = None if options.checks is None else [n.strip() for n in options.checks.split(",")]
     _check_names(names)
     with _progress(options.quiet, names) as on_check:
@@ -156,6 +157,15 @@ def _run(
     return audit_example(
         options.example, checks=names, random_state=seed, on_check=on_check
     ), "fail"
+
+
+def _check_out(directory: str) -> None:
+    """Refuse a folder that cannot be written before the audit, not after it."""
+    there = os.path.abspath(directory)
+    while not os.path.exists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there) or not os.access(there, os.W_OK):
+        raise ValueError(f"--out {directory}: {there} is no folder to write to; name another one")
 
 
 def _save(report: AuditReport, directory: str, fail_on: str) -> str:

@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trustml.core.batches import Data
 from trustml.core.random import numpy_generator
 from trustml.core.validation import take_rows, to_numpy
 from trustml.model import Model
+
+# Operations of a direct solve, some seconds of one core; beyond, influence asks the last layer.
+_DIRECT = 1e11
 
 
 @dataclass(frozen=True)
@@ -116,11 +120,21 @@ class Case:
         return [f"feature {j}" for j in range(width)]
 
     @cached_property
+    def train(self) -> Data | None:
+        """Training rows as the model reads them; None if none were given, or none can be read."""
+        try:
+            return self.model.train
+        except TypeError:
+            if self.model.differentiable:
+                raise
+            return None  # text that only the model's own preprocessing turns into numbers
+
+    @cached_property
     def no_influence(self) -> str | None:
         """Why training rows have no influence functions here; None if they have."""
         if not self.model.differentiable:
             return "The model only predicts: influence of training rows needs gradients."
-        if self.model.train is None:
+        if self.train is None:
             return "No training data: wrap the model with train=(X, y)."
         try:
             _ = self.model.objective
@@ -133,7 +147,15 @@ class Case:
         """Influence functions, factorised once for all checks; only if ``no_influence`` is None."""
         from trustml.influence import InfluenceFunctions
 
-        return InfluenceFunctions(self.model).fit()
+        parameters = "last_layer" if self.last_layer_only else None
+        return InfluenceFunctions(self.model, parameters=parameters).fit()
+
+    @cached_property
+    def last_layer_only(self) -> bool:
+        """Whether leave-one-out effects through all parameters would take too long."""
+        objective = self.model.objective
+        outputs = self.model.n_outputs * len(objective.data)
+        return outputs * objective.space.size**2 > _DIRECT and self.model.head_name is not None
 
     @cached_property
     def split(self) -> Split:

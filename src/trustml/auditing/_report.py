@@ -177,6 +177,16 @@ class AuditReport:
 
         show(self, console)
 
+    def __repr__(self) -> str:
+        """Show the table of verdicts."""
+        import io
+
+        from rich.console import Console
+
+        text = io.StringIO()
+        self.print(Console(file=text, width=100))
+        return text.getvalue().rstrip()
+
     def _repr_html_(self) -> str:
         from trustml.auditing._plain import summary_html
 

@@ -251,7 +251,7 @@ def _facts(case: Case) -> dict[str, Any]:
         facts["test mean absolute error"] = float(error.mean())
     facts["test rows"] = case.n
     facts["calibration rows"] = 0 if case.X_cal is None else length(case.X_cal)
-    facts["training rows"] = 0 if model.train is None else len(model.train)
+    facts["training rows"] = 0 if case.train is None else len(case.train)
     facts["sensitive features"] = ", ".join(case.groups) or "none"
     facts["out-of-distribution sets"] = ", ".join(case.ood) or "none"
     return facts

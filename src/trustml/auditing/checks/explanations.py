@@ -83,7 +83,7 @@ class Explanations(Check):
         plain = to_numpy(inputs).astype(np.float64)
         centre = to_numpy(model.inputs(case.X)).astype(np.float64).mean(0)
         target = _target(case, rows)
-        explainer = IntegratedGradients(model, baseline=centre)
+        explainer = IntegratedGradients(model, baseline=centre, tol=_GAP / 10)
         explained = explainer.attribute(restore(plain, X), target=_labels(case, target))
         values = to_numpy(explained.values).astype(np.float64).reshape(plain.shape)
         wins = self._wins(case, plain, centre, values, target)

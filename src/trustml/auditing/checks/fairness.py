@@ -76,15 +76,29 @@ class Fairness(Check):
             found, figure = self._compare(case, feature, labels, shown_metrics, judged, data, level)
             findings.extend(found)
             figures.append(figure)
+        binary = data[2] is not None
+        traced = {
+            name: labels
+            for name, labels in several.items()
+            if binary and _both_classes(case, labels)
+        }
         return Outcome(
             summary=self._sentence(findings),
             findings=tuple(findings),
             figures=tuple(figures),
-            tables=_responsible_rows(case, several, data[2]),
-            notes=tuple(
-                f"Sensitive feature {name!r} has one group only and is left out."
-                for name in case.groups
-                if name not in several
+            tables=_responsible_rows(case, traced, data[2]),
+            notes=(
+                *(
+                    f"Sensitive feature {name!r} has one group only and is left out."
+                    for name in case.groups
+                    if name not in several
+                ),
+                *(
+                    f"A group of {name!r} has rows of one class only, so its gap is not traced "
+                    "to training rows."
+                    for name in several
+                    if binary and name not in traced
+                ),
             ),
             parameters={"metrics": list(judged)} | ({"positive": data[2]} if data[2] else {}),
         )
@@ -187,6 +201,11 @@ def _signed(table: Any, j: int) -> float:
     return float(values[1] - values[0])
 
 
+def _both_classes(case: Case, labels: NDArray[Any]) -> bool:
+    """Whether every group has rows of both classes, so that its error rates exist."""
+    return all(len(np.unique(case.label_index[labels == g])) == 2 for g in np.unique(labels))
+
+
 def _responsible_rows(
     case: Case, groups: dict[str, NDArray[Any]], favourable: str | None
 ) -> tuple[Table, ...]:
@@ -225,5 +244,5 @@ def _responsible_rows(
 
 
 def _train_targets(case: Case) -> Any:
-    train = case.model.train
+    train = case.train
     return [] if train is None else train.targets

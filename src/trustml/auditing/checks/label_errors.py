@@ -29,6 +29,10 @@ _TOO_FAR = (
     "remaining objective does not fall), so the cost of the harmful rows is not judged. Their "
     "order is a first approximation; refit without them to see."
 )
+_LAST_LAYER = (
+    "Influence is through the last layer alone: leaving out every row in turn, through all "
+    "parameters of a model of this size, would take long."
+)
 _FAR = 4.0  # robust standard deviations; beyond it a residual of a regression is called odd
 
 
@@ -112,7 +116,11 @@ class LabelErrors(Check):
                 words.table("Training rows whose labels are most surprising", suspects),
                 words.table("Training rows that harm the test loss most", harmful),
             ),
-            notes=(*(() if gain is not None else (_TOO_FAR,)), f"Influence: {harm.certificate}"),
+            notes=(
+                *(() if gain is not None else (_TOO_FAR,)),
+                *((_LAST_LAYER,) if case.last_layer_only else ()),
+                f"Influence: {harm.certificate}",
+            ),
             parameters={
                 "training rows": len(ranking.order),
                 "correction": influence.correction_,
@@ -190,7 +198,7 @@ class LabelErrors(Check):
 
 
 def _targets(case: Case) -> Any:
-    train = case.model.train
+    train = case.train
     if train is None:
         raise Skip("No training data: wrap the model with train=(X, y).")
     return train.targets
@@ -274,7 +282,7 @@ def _pictures(
     case: Case, words: _Words, suspects: NDArray[np.intp], harmful: NDArray[np.intp]
 ) -> tuple[Figure, ...]:
     """Show the rows themselves, where they are pictures."""
-    train = case.model.train
+    train = case.train
     inputs = None if train is None else train.inputs
     if not isinstance(inputs, Tensor) or image_side(tuple(inputs.shape[1:])) is None:
         return (_histogram(words),)

@@ -160,7 +160,7 @@ def _detector(case: Case, split: Split) -> tuple[Any, Any, str]:
     from trustml.ood import Fused
 
     detector = Fused(case.model, random_state=case.random_state)
-    train = case.model.train
+    train = case.train
     if train is not None:
         labels = train.targets
         y = None
