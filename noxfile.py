@@ -90,7 +90,7 @@ def notebooks(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=["env"])
 def bench(session: nox.Session) -> None:
     """Benchmarks, ours beside the peers whose environments `bench-peers` has made."""
-    for script in sorted((ROOT / "benchmarks").glob("*.py")):
+    for script in sorted((ROOT / "benchmarks").glob("[!_]*.py")):
         run(session, "python", str(script), *session.posargs, threads="1")
 
 
