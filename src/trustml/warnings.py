@@ -19,10 +19,6 @@ class NegativeCurvatureWarning(TrustmlWarning):
     """A direction of negative curvature was met: the matrix is not positive definite."""
 
 
-class NotStationaryWarning(TrustmlWarning):
-    """The model is not at a minimum of its training objective."""
-
-
 class GradientMaskingWarning(TrustmlWarning):
     """Gradients look uninformative: a measured robustness may be an illusion."""
 

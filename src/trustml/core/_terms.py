@@ -6,7 +6,6 @@ holding the n x m numbers unless it is asked for them.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
@@ -171,8 +170,3 @@ def add(terms: Sequence[Term]) -> Term:
         indices = torch.cat([term.indices for term in tables], dim=1)
         return Scatter(indices, torch.cat([term.left for term in tables], dim=1), tables[0].table)
     return Sum(terms)
-
-
-def size_of(shape: torch.Size) -> int:
-    """Return the number of entries of a shape."""
-    return math.prod(shape)

@@ -97,7 +97,8 @@ def newton_step(
         left = factorize(operator, inverse.method, inverse.tol)
     solution = left.solve(pull)
     step = solution.x
-    full, before = objective.gradient(), rest.gradient()
+    full = objective.gradient()
+    before = full - pull  # J₋ₛ = J − Σ_S ℓ_i / n
     after = rest.at(objective.space.vector() + step).gradient()
     # A model that is not at a minimum keeps the gradient it had; only the rest counts as error.
     size = float(pull.norm())
