@@ -318,6 +318,7 @@ def map_batches(
     data: Data,
     batch_size: int | Literal["auto"] = "auto",
     description: str | None = None,
+    rows: range | None = None,
 ) -> Iterator[T]:
     """Yield ``fn(batch)`` in the order of the rows; halve the batches when memory runs out.
 
@@ -331,6 +332,8 @@ def map_batches(
         Where to begin; "auto" is 512.
     description : str or None
         Text of a progress bar; None shows none.
+    rows : range or None
+        Which part of the data; a batch's ``indices`` stay positions in all of it. None is all.
 
     Yields
     ------
@@ -344,13 +347,14 @@ def map_batches(
     [6, 4]
     """
     size = _AUTO_BATCH if batch_size == "auto" else check_positive_int(batch_size, "batch_size")
-    yield from track(_adaptive(fn, data, size), description, total=-(-len(data) // size))
+    rows = range(len(data)) if rows is None else rows
+    yield from track(_adaptive(fn, data, size, rows), description, total=-(-len(rows) // size))
 
 
-def _adaptive(fn: Callable[[Batch], T], data: Data, size: int) -> Iterator[T]:
-    start = 0
-    while start < len(data):
-        stop = min(start + size, len(data))
+def _adaptive(fn: Callable[[Batch], T], data: Data, size: int, rows: range) -> Iterator[T]:
+    start = rows.start
+    while start < rows.stop:
+        stop = min(start + size, rows.stop)
         try:
             result = fn(data.rows(start, stop))
         except (RuntimeError, MemoryError) as error:

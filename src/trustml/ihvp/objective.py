@@ -17,6 +17,7 @@ from trustml.core.gradients import PerExampleGradients
 from trustml.core.losses import OutputLoss
 from trustml.core.modes import evaluating, refuse_inference_mode
 from trustml.core.parameters import ParameterSpace
+from trustml.core.passes import collect, total
 from trustml.core.validation import check_positive_int
 from trustml.ihvp._intake import as_rows, check_batch_norm, listed, refuse_shape, resolve, shape_of
 from trustml.warnings import BackendWarning, DeterminismWarning
@@ -181,15 +182,24 @@ class Objective:
         """Yield ``fn(batch)`` over the training data, or over ``data``, batch by batch."""
         return map_batches(fn, self.data if data is None else data, self.batch_size)
 
+    def total(self, fn: Callable[[Batch], Tensor], data: Data | None = None) -> Tensor:
+        """Return the float64 sum of ``fn(batch)``; inside ``data_parallel()`` of all processes."""
+        return total(fn, self.data if data is None else data, self.batch_size)
+
+    def collect(
+        self, fn: Callable[[Batch], Tensor], data: Data | None = None, rows_at_once: int = 512
+    ) -> Tensor:
+        """Return the rows of ``fn(batch)`` in order, of all processes; at most so many at once."""
+        return collect(fn, self.data if data is None else data, self.capped(rows_at_once))
+
     def value(self) -> float:
         """Return J(θ), the regulariser included."""
 
-        def total(batch: Batch) -> float:
-            losses = self.loss(self.outputs(batch.inputs), self.targets(batch))
-            return float(losses.double().sum())
+        def part(batch: Batch) -> Tensor:
+            return self.loss(self.outputs(batch.inputs), self.targets(batch)).double().sum()
 
         regulariser = 0.5 * float((self.weight_decay * self.space.vector().square()).sum())
-        return sum(self.map(total)) / self.n + regulariser
+        return float(self.total(part)) / self.n + regulariser
 
     def gradient(self) -> Tensor:
         """Return ∇J(θ) of shape (p,), the regulariser included."""
@@ -201,13 +211,10 @@ class Objective:
             found = torch.autograd.grad(
                 losses.sum(), list(leaves.values()), materialize_grads=True, allow_unused=True
             )
-            return torch.cat([g.reshape(-1) for g in found]).double()
+            return torch.cat([g.reshape(-1) for g in found])
 
-        total = torch.zeros(self.space.size, dtype=torch.float64, device=self.space.device)
-        for gradient in self.map(part):
-            total += gradient
-        total = total / self.n + self.weight_decay.double() * self.space.vector().double()
-        return total.to(self.space.dtype)
+        penalty = self.weight_decay.double() * self.space.vector().double()
+        return (self.total(part) / self.n + penalty).to(self.space.dtype)
 
     def per_example_gradients(self, X: Any = None, y: Any = None) -> Tensor:
         """Return ∇ℓ_i, without the regulariser.
@@ -239,13 +246,12 @@ class Objective:
         -------
         Tensor of shape (m, p)
         """
-        rows = self._data(data)
         size = max(1, _ROWS_BUDGET // max(1, self.space.size))
 
         def part(batch: Batch) -> Tensor:
             return self.gradients.rows(batch.inputs, self._cotangents(batch, cotangents))[1]
 
-        return torch.cat(list(map_batches(part, rows, self.capped(size))))
+        return self.collect(part, self._data(data), size)
 
     def dot(self, V: Tensor, data: Any = None, cotangents: Cotangents | None = None) -> Tensor:
         """Return ∇ℓ_i · V without holding the gradients where the layers allow it.
@@ -274,20 +280,10 @@ class Objective:
         def part(batch: Batch) -> Tensor:
             return self.gradients.dot(batch.inputs, self._cotangents(batch, cotangents), V)[1]
 
-        return torch.cat(list(self.map(part, self._data(data))))
+        return self.collect(part, self._data(data))
 
     def restrict(self, parameters: str | Sequence[str]) -> Objective:
-        """Return the objective as a function of fewer parameters, the others held.
-
-        Parameters
-        ----------
-        parameters : selection
-            As in the constructor.
-
-        Returns
-        -------
-        Objective
-        """
+        """Return the objective as a function of fewer parameters, the others held."""
         return self._like(self.module, self.data, parameters)
 
     def without(self, indices: Any) -> Objective:
@@ -314,17 +310,7 @@ class Objective:
         return self._like(self.module, self.data.subset(keep), self.space)
 
     def at(self, vector: Tensor) -> Objective:
-        """Return the objective at other parameters, on a deep copy of the module.
-
-        Parameters
-        ----------
-        vector : Tensor of shape (p,)
-            The new θ.
-
-        Returns
-        -------
-        Objective
-        """
+        """Return the objective at another θ of shape (p,), on a deep copy of the module."""
         module = copy.deepcopy(self.module)
         self.space.load(module, vector)
         return self._like(module, self.data, self.space.on(module))
