@@ -150,6 +150,51 @@ def test_train_fn_gets_the_users_rows():
     assert one_class.classes_.tolist() == ["yes", "no"]
 
 
+def test_a_seed_reaches_train_fn_and_leaves_the_global_generators_alone():
+    inputs = torch.as_tensor(X, dtype=torch.float32)
+
+    def unseeded(rows, labels):
+        return nn.Linear(3, 2)  # draws its weights from the global generator
+
+    def with_argument(rows, labels, random_state=7):
+        net = nn.Linear(3, 2)
+        nn.init.constant_(net.weight, random_state)
+        return net
+
+    def weights(train_fn, seed):
+        model = wrap(nn.Linear(3, 2), train=(inputs, LABELS), train_fn=train_fn)
+        return model.retrain([0, 1, 2], random_state=seed).module.weight.detach()
+
+    torch.testing.assert_close(weights(unseeded, 1), weights(unseeded, 1), rtol=0, atol=0)
+    assert not torch.equal(weights(unseeded, 1), weights(unseeded, 2))
+    assert (weights(with_argument, 3) == 3).all()
+    assert (weights(with_argument, None) == 7).all()
+    model = wrap(nn.Linear(3, 2), train=(inputs, LABELS), train_fn=unseeded)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    model.retrain([0, 1, 2], random_state=3)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
+
+
+def test_a_seed_reaches_estimators_and_the_last_step_of_a_pipeline():
+    from sklearn.neural_network import MLPRegressor
+
+    estimator = MLPRegressor(hidden_layer_sizes=(3,), max_iter=400, random_state=0, tol=1e-2).fit(
+        X, VALUES
+    )
+    pipeline = make_pipeline(StandardScaler(), clone(estimator)).fit(X, VALUES)
+    for fitted in (estimator, pipeline):
+        model = wrap(fitted, train=(X, VALUES))
+        own, one, again, two = (
+            model.retrain(np.arange(50), random_state=seed).predict(X) for seed in (None, 1, 1, 2)
+        )
+        np.testing.assert_array_equal(one, again)
+        assert not np.allclose(one, two)
+        assert not np.allclose(one, own)
+    assert estimator.random_state == 0
+    assert pipeline[-1].random_state == 0
+
+
 def test_refusals():
     untrainable = wrap(nn.Linear(3, 2), train=(X, LABELS))
     with pytest.raises(TypeError, match="train_fn="):

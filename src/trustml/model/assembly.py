@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from trustml.core.losses import Autodiff, OutputLoss, as_loss
+from trustml.core.random import seeded
 from trustml.core.validation import frame_columns
 from trustml.model.bounds import check_names
 from trustml.model.conversion import convert
@@ -33,7 +36,7 @@ class Recipe:
     task: Task | None
     loss: OutputLoss | nn.Module | Callable[..., Any] | None
     weight_decay: float | dict[str, float]
-    train_fn: Callable[[Any, Any], Any] | None
+    train_fn: Callable[..., Any] | None
     bounds: tuple[Any, Any] | None
     feature_names: Sequence[str] | None
     class_names: list[str] | None
@@ -129,11 +132,28 @@ class Refit:
     train: Callable[..., Any]
     labels: Labels | None
 
-    def __call__(self, X: Any, y: Any, n: int) -> Model:
+    def __call__(self, X: Any, y: Any, n: int, seed: int | None) -> Model:
         """Return the new model."""
-        own = self.recipe.train_fn is None
-        fitted = self.train(X, y, n) if own else self.train(X, y)
+        with nullcontext() if seed is None else seeded(seed):
+            fitted = self._fitted(X, y, n, seed)
         return self.recipe.build(fitted, Training.of((X, y)), self.labels)
+
+    def _fitted(self, X: Any, y: Any, n: int, seed: int | None) -> Any:
+        if self.recipe.train_fn is None:
+            return (self.train if seed is None else _with_seed(self.train, seed))(X, y, n)
+        if seed is not None and "random_state" in inspect.signature(self.train).parameters:
+            return self.train(X, y, random_state=seed)
+        return self.train(X, y)
+
+
+def _with_seed(refit: Any, seed: int) -> Any:
+    """Return a converter's refit whose estimator has this seed wherever it takes one."""
+    if hasattr(refit, "refit_end"):
+        return replace(refit, refit_end=_with_seed(refit.refit_end, seed))
+    from sklearn.base import clone
+
+    names = [name for name in refit.estimator.get_params() if name.endswith("random_state")]
+    return replace(refit, estimator=clone(refit.estimator).set_params(**dict.fromkeys(names, seed)))
 
 
 def _look(passes: Passes, data: Training) -> None:

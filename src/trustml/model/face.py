@@ -68,7 +68,7 @@ class Model:
         labels: Labels | None,
         loss_fn: OutputLoss,
         training: Training | None = None,
-        refit: Callable[[Any, Any, int], Model] | None = None,
+        refit: Callable[[Any, Any, int, int | None], Model] | None = None,
         bounds: tuple[Any, Any] | None = None,
         feature_names: list[str] | None = None,
         class_names: list[str] | None = None,
@@ -322,7 +322,7 @@ class Model:
             )
         return self._objective
 
-    def retrain(self, indices: Any) -> Model:
+    def retrain(self, indices: Any, random_state: int | None = None) -> Model:
         """Return the model trained anew on some training rows, the regulariser held.
 
         Uses ``train_fn``, or else a clone of the scikit-learn estimator: C and alpha stay what they
@@ -332,6 +332,10 @@ class Model:
         ----------
         indices : array-like of int, or mask
             Rows of ``train`` that are kept.
+        random_state : int or None
+            Seed of a random training: the estimator's ``random_state``, or that of
+            ``train_fn(X, y, random_state=seed)`` if it takes one; the global generators are seeded
+            for the call too. None: as ``train_fn`` or the estimator has it.
 
         Returns
         -------
@@ -349,7 +353,7 @@ class Model:
                 "estimator, to wrap"
             )
         training: Training = self._training  # type: ignore[assignment]
-        return self._refit(*training.subset(training.positions(indices)), training.n)
+        return self._refit(*training.subset(training.positions(indices)), training.n, random_state)
 
     def replace(self, space: ParameterSpace, vector: Tensor, without: Any = None) -> Model:
         """Return a copy with these parameters (p,); rows ``without`` leave J, its n and R stay."""

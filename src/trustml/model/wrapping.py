@@ -25,7 +25,7 @@ def wrap(
     train: Any = None,
     loss: OutputLoss | nn.Module | Callable[..., Any] | None = None,
     weight_decay: float | Mapping[str, float] = 0.0,
-    train_fn: Callable[[Any, Any], Any] | None = None,
+    train_fn: Callable[..., Any] | None = None,
     bounds: tuple[Any, Any] | None = None,
     feature_names: Sequence[str] | None = None,
     class_names: Sequence[str] | None = None,
@@ -54,7 +54,8 @@ def wrap(
         The objective is mean loss + Σ weight_decay_k / 2 θ_k². 0 keeps what a scikit-learn
         estimator says of itself, unless ``loss`` replaces its loss.
     train_fn : callable (X, y) -> fitted estimator, or None
-        Lets ``retrain`` train anew; gets rows of ``train`` in the kinds that they have there.
+        Lets ``retrain`` train anew; gets rows of ``train`` in the kinds that they have there. If
+        it takes ``random_state=`` too, ``retrain`` passes its seed on.
     bounds : (low, high) or None
         Valid inputs, scalars or per feature; needed by attacks.
     feature_names, class_names : sequence of str or None
