@@ -8,7 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from trustml.core.batches import Batch, Data, batch_length, map_batches
+from trustml.core import distributed
+from trustml.core.batches import Batch, batch_length, map_batches
 from trustml.ihvp.objective import Objective
 
 T = TypeVar("T")
@@ -26,30 +27,26 @@ class GraphSum:
         self._objective, self._build = objective, build
         self._kept: list[Product] = []
         self._leaves: dict[str, Tensor] = {}
-        self._rest: Data | None = objective.data
-        self._ready = False
+        # The rows that are summed here, and those of them whose graphs did not fit.
+        self._rows: range | None = None
+        self._rest = range(0)
 
     def __getstate__(self) -> dict[str, object]:
         """Leave the graphs behind: a copy builds its own at its first product."""
-        empty = {"_kept": [], "_leaves": {}, "_rest": self._objective.data, "_ready": False}
-        return self.__dict__ | empty
+        return self.__dict__ | {"_kept": [], "_leaves": {}, "_rows": None, "_rest": range(0)}
 
     def __call__(self, vectors: Tensor) -> Tensor:
         """Return the sum of the products, accumulated in float64."""
-        total = torch.zeros(vectors.shape, dtype=torch.float64, device=vectors.device)
-        if not self._ready:
-            self._leaves = self._objective.leaves()
-            self._ready = True
-            return self._first(vectors, total)
-        for product in self._kept:
-            total += product(vectors)
-        if self._rest is not None:
-            for part in self._map(self._rest, lambda batch: self._make(batch)(vectors)):
-                total += part
-        return total
+        rows = distributed.shard(len(self._objective.data))
 
-    def _first(self, vectors: Tensor, total: Tensor) -> Tensor:
+        def own() -> Tensor:
+            return self._first(vectors, rows) if rows != self._rows else self._again(vectors)
+
+        return distributed.all_sum(own)
+
+    def _first(self, vectors: Tensor, rows: range) -> Tensor:
         """Build graphs until the budget is spent; remember where the rest begins."""
+        self._kept, self._leaves, self._rows = [], self._objective.leaves(), None
         row_bytes = self._row_bytes()
         room = _GRAPH_BUDGET
         done = 0
@@ -58,24 +55,33 @@ class GraphSum:
             product = self._make(batch)
             return product, product(vectors), len(batch)
 
-        for product, part, rows in self._map(self._objective.data, make):
+        total = torch.zeros(vectors.shape, dtype=torch.float64, device=vectors.device)
+        for product, part, count in self._map(rows, make):
             total += part
-            room -= rows * row_bytes
-            if room >= 0 and done >= 0:
+            room -= count * row_bytes
+            if room >= 0:
                 self._kept.append(product)
-                done += rows
+                done += count
             else:
                 room = -1
-        n = len(self._objective.data)
-        self._rest = self._objective.data.subset(torch.arange(done, n)) if done < n else None
+        # Last, so that a pass that was interrupted starts anew.
+        self._rest, self._rows = range(rows.start + done, rows.stop), rows
+        return total
+
+    def _again(self, vectors: Tensor) -> Tensor:
+        total = torch.zeros(vectors.shape, dtype=torch.float64, device=vectors.device)
+        for product in self._kept:
+            total += product(vectors)
+        for part in self._map(self._rest, lambda batch: self._make(batch)(vectors)):
+            total += part
         return total
 
     def _make(self, batch: Batch) -> Product:
         with torch.enable_grad():
             return self._build(self._objective, self._leaves, batch)
 
-    def _map(self, data: Data, fn: Callable[[Batch], T]) -> Iterator[T]:
-        return map_batches(fn, data, self._objective.batch_size)
+    def _map(self, rows: range, fn: Callable[[Batch], T]) -> Iterator[T]:
+        return map_batches(fn, self._objective.data, self._objective.batch_size, rows=rows)
 
     def _row_bytes(self) -> int:
         """Measure the bytes that a row's graph holds, on a few rows."""
