@@ -93,6 +93,9 @@ class Solution:
         How the solve ended, with a sentence as its value.
     tol : float
         The relative residual that counts as converged.
+    products : int
+        Columns that the exact operator was multiplied with, the certificate's included; what a
+        factorisation cost beforehand is not counted.
     """
 
     x: Tensor
@@ -106,6 +109,7 @@ class Solution:
     min_ritz: float
     status: Status
     tol: float
+    products: int = 0
 
     def summary(self) -> str:
         """Say in words how far the solve can be trusted."""
