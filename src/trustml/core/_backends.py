@@ -171,12 +171,12 @@ class _Rowwise(Backend):
         with torch.no_grad():
             outputs = self.call(self.tensors(graph=False), inputs)
         u, stacked = directions(outputs, cotangents(outputs))
-        r, whole = u.shape[1], slice(0, self.space.size)
+        r, slices = u.shape[1], self.space.slices.values()
         found = []
         for where in chunks(len(outputs), r * self.space.size):
             part = apply(lambda x, where=where: x[where], inputs)  # type: ignore[misc]
             gradients = self.gradients(part, u[where]).detach()
-            each = [read([(whole, Dense(gradients[:, j]))]) for j in range(r)]
+            each = [read([(s, Dense(gradients[:, j, s])) for s in slices]) for j in range(r)]
             found.append(torch.stack(each, 1) if stacked else each[0])
         return outputs, torch.cat(found)
 

@@ -15,15 +15,23 @@ from torch import Tensor
 _BUDGET = 2**24  # numbers that an intermediate may hold: 64 MiB in float32
 
 
+def ranges(n: int, step: int) -> Iterator[slice]:
+    """Yield slices of ``step`` that cover n."""
+    for start in range(0, n, max(1, step)):
+        yield slice(start, min(start + max(1, step), n))
+
+
 def chunks(n: int, per_row: int) -> Iterator[slice]:
     """Yield slices of rows whose intermediates stay within the budget."""
-    step = max(1, _BUDGET // max(1, per_row))
-    for start in range(0, n, step):
-        yield slice(start, min(start + step, n))
+    return ranges(n, _BUDGET // max(1, per_row))
 
 
 class Term(ABC):
-    """Gradients of n examples with respect to one parameter."""
+    """Gradients of n examples with respect to one parameter of ``size`` entries."""
+
+    n: int
+    size: int
+    like: Tensor  # of the gradients' dtype, on their device
 
     @abstractmethod
     def rows(self) -> Tensor:
@@ -37,12 +45,39 @@ class Term(ABC):
     def squared_norm(self) -> Tensor:
         """Return the squared norms, (n,)."""
 
+    @abstractmethod
+    def sandwich(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return ``first' G second`` of the gradients G as (a, b) matrices, (n, j, k).
+
+        ``first`` is (a, j) and ``second`` (b, k), a b = m.
+        """
+
+    @abstractmethod
+    def part(self, where: slice) -> Term:
+        """Return the term of some of the examples."""
+
+    @abstractmethod
+    def pieces(self, width: int) -> Iterator[tuple[slice, Term]]:
+        """Yield terms of about ``width`` entries of the parameter that add up to this one."""
+
+    def gram(self, other: Term) -> Tensor:
+        """Return the inner products with the m examples of another term, (n, m)."""
+        if isinstance(other, Sum):
+            return torch.stack([self.gram(term) for term in other.terms]).sum(0)
+        return self._gram(other)
+
+    def _gram(self, other: Term) -> Tensor:
+        """Multiply with the other's rows, some at a time."""
+        parts = [self.dot(other.part(s).rows().mT) for s in chunks(other.n, self.size)]
+        return torch.cat(parts, dim=1)
+
 
 class Dense(Term):
     """Gradients held as they are; right for biases and norm layers."""
 
     def __init__(self, gradients: Tensor) -> None:
-        self.gradients = gradients
+        self.gradients = self.like = gradients
+        self.n, self.size = gradients.shape
 
     def rows(self) -> Tensor:
         return self.gradients
@@ -53,6 +88,20 @@ class Dense(Term):
     def squared_norm(self) -> Tensor:
         return self.gradients.square().sum(1)
 
+    def sandwich(self, first: Tensor, second: Tensor) -> Tensor:
+        cube = self.gradients.reshape(self.n, len(first), len(second))
+        return first.mT @ (cube @ second)
+
+    def part(self, where: slice) -> Dense:
+        return Dense(self.gradients[where])
+
+    def pieces(self, width: int) -> Iterator[tuple[slice, Term]]:
+        for where in ranges(self.size, width):
+            yield where, Dense(self.gradients[:, where])
+
+    def _gram(self, other: Term) -> Tensor:
+        return other.dot(self.gradients.mT).mT
+
 
 class Outer(Term):
     """Sums over t positions of outer products, in g groups: ``Σ_t left_t right_t'``.
@@ -62,15 +111,15 @@ class Outer(Term):
     """
 
     def __init__(self, left: Tensor, right: Tensor) -> None:
-        self.left, self.right = left, right
+        self.left, self.right, self.like = left, right, left
         self.n, self.g, self.t, self.o = left.shape
         self.i = right.shape[-1]
+        self.size = self.g * self.o * self.i
 
     def rows(self) -> Tensor:
         return (self.left.mT @ self.right).reshape(self.n, -1)
 
     def part(self, where: slice) -> Outer:
-        """Return the term of some of the examples."""
         return Outer(self.left[where], self.right[where])
 
     def dot(self, vectors: Tensor) -> Tensor:
@@ -78,7 +127,7 @@ class Outer(Term):
         g, t, o, i = self.g, self.t, self.o, self.i
         # Multiplications an example: gradients first, or the vectors through the layer.
         if g * o * i * (t + k) < g * t * k * (o * i + min(o, i)):
-            parts = [self.part(s).rows() @ vectors for s in chunks(self.n, g * o * i)]
+            parts = [self.part(s).rows() @ vectors for s in chunks(self.n, self.size)]
         else:
             cube = vectors.reshape(g, o, i, k)
             if o < i:
@@ -101,13 +150,61 @@ class Outer(Term):
         if self.t * (self.o + self.i) < self.o * self.i:
             parts = [self.part(s)._gram_norm() for s in chunks(self.n, self.g * self.t**2)]
         else:
-            sizes = chunks(self.n, self.g * self.o * self.i)
+            sizes = chunks(self.n, self.size)
             parts = [self.part(s).rows().square().sum(1) for s in sizes]
         return torch.cat(parts)
+
+    def sandwich(self, first: Tensor, second: Tensor) -> Tensor:
+        blocks = first.reshape(self.g, self.o, -1)
+        parts = [
+            (self.left[s] @ blocks).flatten(1, 2).mT @ (self.right[s] @ second).flatten(1, 2)
+            for s in chunks(self.n, self.g * self.t * (first.shape[1] + second.shape[1]))
+        ]
+        return torch.cat(parts)
+
+    def pieces(self, width: int) -> Iterator[tuple[slice, Term]]:
+        unit = self.o * self.i
+        groups = ranges(self.g, max(1, width // unit))
+        units = self.o if unit <= width else width // self.i
+        for group in groups:
+            left, right = self.left[:, group], self.right[:, group]
+            for where in ranges(self.o, units):
+                start = group.start * unit + where.start * self.i
+                piece = Outer(left[..., where], right)
+                yield slice(start, start + piece.g * piece.o * self.i), piece
+
+    def _gram(self, other: Term) -> Tensor:
+        if not isinstance(other, Outer) or self.g != other.g:
+            return super()._gram(other)
+        n, m, t, s, o, i = self.n, other.n, self.t, other.t, self.o, self.i
+        # Multiplications a group: rows of the other times this term, or sides with sides.
+        dense = m * s * o * i + n * min(o * i * (t + m), t * m * (o * i + min(o, i)))
+        if dense < n * m * t * s * (o + i):
+            return super()._gram(other)
+        step = max(1, _BUDGET // (self.g * m * t * s))
+        inner = max(1, _BUDGET // (self.g * step * t * s))
+        parts = [
+            torch.cat([self.part(a)._sides(other.part(b)) for b in ranges(m, inner)], 1)
+            for a in ranges(n, step)
+        ]
+        return torch.cat(parts)
+
+    def _sides(self, other: Outer) -> Tensor:
+        """Return Σ_g Σ_ts (left_t · left_s)(right_t · right_s)."""
+        n, m = self.n, other.n
+        products = _crossed(self.left, other.left).mul_(_crossed(self.right, other.right))
+        return products.reshape(self.g, n, self.t, m, other.t).sum((0, 2, 4))
 
     def _gram_norm(self) -> Tensor:
         gram = (self.left @ self.left.mT) * (self.right @ self.right.mT)
         return gram.sum((1, 2, 3)).clamp_min(0)
+
+
+def _crossed(one: Tensor, other: Tensor) -> Tensor:
+    """Return the inner products of all positions of all examples, (g, n t, m s)."""
+    g, width = one.shape[1], one.shape[-1]
+    first = one.transpose(0, 1).reshape(g, -1, width)
+    return first @ other.transpose(0, 1).reshape(g, -1, width).mT
 
 
 class Scatter(Term):
@@ -115,6 +212,7 @@ class Scatter(Term):
 
     def __init__(self, indices: Tensor, left: Tensor, table: int) -> None:
         self.indices, self.left, self.table = indices, left, table
+        self.n, self.size, self.like = len(left), table * left.shape[-1], left
 
     def rows(self) -> Tensor:
         n, t, d = self.left.shape
@@ -140,12 +238,42 @@ class Scatter(Term):
             parts.append(gram.sum((1, 2)).clamp_min(0))
         return torch.cat(parts)
 
+    def sandwich(self, first: Tensor, second: Tensor) -> Tensor:
+        return first[self.indices].mT @ (self.left @ second)
+
+    def part(self, where: slice) -> Scatter:
+        return Scatter(self.indices[where], self.left[where], self.table)
+
+    def pieces(self, width: int) -> Iterator[tuple[slice, Term]]:
+        d = self.left.shape[-1]
+        for where in ranges(self.table, width // d):
+            inside = (self.indices >= where.start) & (self.indices < where.stop)
+            indices = (self.indices - where.start).masked_fill(~inside, 0)
+            left = self.left.masked_fill(~inside[..., None], 0)
+            piece = Scatter(indices, left, where.stop - where.start)
+            yield slice(where.start * d, where.stop * d), piece
+
+    def _gram(self, other: Term) -> Tensor:
+        if not isinstance(other, Scatter):
+            return super()._gram(other)
+        t, s, d = self.left.shape[1], other.left.shape[1], self.left.shape[2]
+        if t * s > self.table:
+            return super()._gram(other)
+        keys, right = other.indices.reshape(-1), other.left.reshape(-1, d)
+        parts = []
+        for a in chunks(self.n, t * len(keys)):
+            same = self.indices[a].reshape(-1, 1) == keys
+            products = (self.left[a].reshape(-1, d) @ right.mT).masked_fill(~same, 0)
+            parts.append(products.reshape(-1, t, other.n, s).sum((1, 3)))
+        return torch.cat(parts)
+
 
 class Sum(Term):
     """The terms of a parameter that is used several times."""
 
     def __init__(self, terms: Sequence[Term]) -> None:
         self.terms = terms
+        self.n, self.size, self.like = terms[0].n, terms[0].size, terms[0].like
 
     def rows(self) -> Tensor:
         return torch.stack([term.rows() for term in self.terms]).sum(0)
@@ -154,7 +282,21 @@ class Sum(Term):
         return torch.stack([term.dot(vectors) for term in self.terms]).sum(0)
 
     def squared_norm(self) -> Tensor:
-        return self.rows().square().sum(1)
+        parts = [self.part(s).rows().square().sum(1) for s in chunks(self.n, self.size)]
+        return torch.cat(parts)
+
+    def sandwich(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.stack([term.sandwich(first, second) for term in self.terms]).sum(0)
+
+    def part(self, where: slice) -> Sum:
+        return Sum([term.part(where) for term in self.terms])
+
+    def pieces(self, width: int) -> Iterator[tuple[slice, Term]]:
+        for term in self.terms:
+            yield from term.pieces(width)
+
+    def _gram(self, other: Term) -> Tensor:
+        return torch.stack([term.gram(other) for term in self.terms]).sum(0)
 
 
 def add(terms: Sequence[Term]) -> Term:

@@ -1,4 +1,4 @@
-"""Per-example gradients: rows of them, their products with vectors, their norms."""
+"""Per-example gradients: rows of them, their products with vectors, norms and projections."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from trustml.core._probe import choose_backend, rows_of
 from trustml.core.batches import Inputs
 from trustml.core.modes import evaluating
 from trustml.core.parameters import ParameterSpace
+from trustml.core.projections import Projection
 from trustml.core.validation import check_choice
 
 
@@ -88,7 +89,7 @@ class PerExampleGradients:
         rows : Tensor of shape (n, p) or (n, r, p)
             In the order of the parameter space.
         """
-        return self._measure(inputs, cotangents, rows_of)
+        return self.measure(inputs, cotangents, rows_of)
 
     def dot(self, inputs: Inputs, cotangents: Cotangents, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Return each example's gradient times vectors: ``u_i' J_i V``, without n x p memory.
@@ -121,7 +122,7 @@ class PerExampleGradients:
         def read(terms: Terms) -> Tensor:
             return torch.stack([term.dot(columns[s]) for s, term in terms]).sum(0)
 
-        return self._measure(inputs, cotangents, read)
+        return self.measure(inputs, cotangents, read)
 
     def squared_norm(self, inputs: Inputs, cotangents: Cotangents) -> Tensor:
         """Return the squared norm of each example's gradient.
@@ -135,9 +136,56 @@ class PerExampleGradients:
         -------
         Tensor of shape (n,) or (n, r)
         """
-        return self._measure(inputs, cotangents, _squared_norm)[1]
+        return self.measure(inputs, cotangents, _squared_norm)[1]
 
-    def _measure(self, inputs: Inputs, cotangents: Cotangents, read: Read) -> tuple[Tensor, Tensor]:
+    def project(
+        self, inputs: Inputs, cotangents: Cotangents, projection: Projection
+    ) -> tuple[Tensor, Tensor]:
+        """Return each example's gradient in fewer dimensions, without n x p memory.
+
+        Parameters
+        ----------
+        inputs, cotangents
+            As for ``rows``.
+        projection : Projection
+            Made for the same parameter space.
+
+        Returns
+        -------
+        outputs : Tensor of shape (n, ...)
+            Detached.
+        projected : Tensor of shape (n, k) or (n, r, k)
+
+        Raises
+        ------
+        ValueError
+            If the projection is one of another parameter space.
+        """
+        if projection.width != self.space.size:
+            raise ValueError(
+                f"the projection takes {projection.width} parameters and the space has "
+                f"{self.space.size}; make it of the same space"
+            )
+        return self.measure(inputs, cotangents, projection.of)
+
+    def measure(self, inputs: Inputs, cotangents: Cotangents, read: Read) -> tuple[Tensor, Tensor]:
+        """Return what a function reads off the gradients, in the form in which they are known.
+
+        Parameters
+        ----------
+        inputs, cotangents
+            As for ``rows``.
+        read : callable
+            Maps a list of (slice, Term), one for each parameter in the order of the space, to a
+            tensor with a row for each example that the terms hold: some of the batch or all. It
+            is called for each direction in turn.
+
+        Returns
+        -------
+        outputs : Tensor of shape (n, ...)
+            Detached.
+        read : Tensor of shape (n, ...) or (n, r, ...)
+        """
         with evaluating(self.module), torch.inference_mode(False):
             if self._chosen is None:
                 self._chosen, self.reason = choose_backend(
