@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class MissingExtraError(ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
+
+
+class StoreMismatchError(ValueError):
+    """A stored file belongs to another model, other data or other settings."""

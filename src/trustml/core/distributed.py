@@ -107,6 +107,34 @@ def shard(n: int) -> range:
     return range(n * rank // size, n * (rank + 1) // size)
 
 
+def is_first() -> bool:
+    """Return whether this process is the one that writes and decides; alone it is."""
+    group = _GROUP.get()
+    return group is None or dist.get_rank(group) == 0
+
+
+def once(action: Callable[[], object]) -> None:
+    """Do something in the first process while the others wait; an error in it is raised on all.
+
+    Parameters
+    ----------
+    action : callable
+        Writes a file, say.
+
+    Examples
+    --------
+    >>> once(lambda: None)
+    """
+    first = is_first()
+
+    def act() -> Tensor:
+        if first:
+            action()
+        return torch.zeros(())
+
+    all_sum(act)
+
+
 def all_sum(compute: Callable[[], Tensor | None]) -> Tensor:
     """Return the sum of what the processes computed; None stands for nothing to add.
 
