@@ -4,6 +4,9 @@ from torch import nn
 
 from trustml import ihvp
 from trustml.core.parameters import ParameterSpace
+from trustml.core.projections import RandomProjection
+from trustml.core.store import Store
+from trustml.errors import StoreMismatchError
 from trustml.ihvp import Objective
 from trustml.warnings import DeterminismWarning
 
@@ -56,6 +59,86 @@ def test_rows_of_other_data_and_other_measurements(objective, classification):
     torch.testing.assert_close(measured, torch.autograd.functional.jacobian(logit, theta))
     with pytest.raises(ValueError, match="needs targets"):
         objective.rows(X)
+
+
+NETS = {
+    "mlp": (nn.Linear(12, 16), nn.GELU(), nn.LayerNorm(16), nn.Linear(16, 3)),
+    "cnn": (nn.Unflatten(1, (1, 3, 4)), nn.Conv2d(1, 4, 2), nn.Flatten(), nn.Linear(24, 3)),
+    "bilinear": (nn.Unflatten(1, (2, 6)), nn.Conv1d(2, 3, 3), nn.Flatten(), nn.Linear(12, 3)),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_autocast_keeps_gradients_close_and_products_exact(name, mlp, classification):
+    net = nn.Sequential(*NETS[name])
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) / 3)
+    X, y = classification(40, d=12, dtype=torch.float32)
+    exact = Objective(net, None, (X, y), batch_size=16)
+    low = Objective(net, None, (X, y), batch_size=16, autocast=torch.bfloat16)
+    V = torch.randn(exact.space.size, 3, generator=generator)
+    for ask in (
+        lambda J: J.gradient(),
+        lambda J: J.per_example_gradients(),
+        lambda J: J.dot(V),
+        lambda J: J.project(RandomProjection(J.space, 4)),
+    ):
+        wanted, found = ask(exact), ask(low)
+        error = float((found - wanted).norm() / wanted.norm())
+        assert 0 < error < 0.03  # bfloat16 has 8 bits
+        assert found.dtype == torch.float32
+    assert low.value() == pytest.approx(exact.value(), rel=0.01)
+    assert torch.equal(ihvp.Hessian(low) @ V, ihvp.Hessian(exact) @ V)
+    assert torch.equal(low.double().gradient(), exact.double().gradient())
+    assert not torch.is_autocast_enabled("cpu")
+    with pytest.raises(ValueError, match="autocast must be"):
+        Objective(net, None, (X, y), autocast=torch.float32)
+
+
+def test_projections_are_those_of_one_whole_batch(objective, classification):
+    X, y = classification()
+    projection = RandomProjection(objective.space, 5, random_state=3)
+    whole = objective.gradients.project(
+        X, lambda outputs: objective.loss.gradient(outputs, y), projection
+    )[1]
+    torch.testing.assert_close(objective.project(projection), whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda net: net[2].weight.data.mul_(2), "model.weights"),
+        (lambda net: net.__setitem__(1, nn.ReLU()), "model.structure"),
+    ],
+)
+def test_a_fingerprint_tells_models_apart(change, named, objective, mlp, classification, tmp_path):
+    Store(tmp_path, objective.fingerprint(damping=0.1))
+    Store(tmp_path, objective.fingerprint(damping=0.1))
+    net = mlp()
+    same = Objective(net, nn.CrossEntropyLoss(), classification(), weight_decay={"weight": 0.05})
+    Store(tmp_path, same.fingerprint(damping=0.1))  # neither the object nor the batches count
+    change(net)
+    with pytest.raises(StoreMismatchError, match=named):
+        Store(tmp_path, same.fingerprint(damping=0.1))
+
+
+def test_a_fingerprint_tells_data_loss_and_settings_apart(objective, mlp, classification):
+    net, (X, y) = mlp(), classification()
+    decay = {"weight": 0.05}
+    others = {
+        "data": Objective(net, None, (X, y.flip(0)), weight_decay=decay),
+        "loss": Objective(net, nn.CrossEntropyLoss(label_smoothing=0.1), (X, y), None, decay),
+        "weight_decay": Objective(net, None, (X, y), weight_decay={"weight": 0.06}),
+        "parameters": Objective(net, None, (X, y), "0.*", weight_decay=decay),
+        "n": Objective(net, None, (X, y), weight_decay=decay, n=44),
+    }
+    mine = objective.fingerprint()
+    for named, other in others.items():
+        theirs = other.fingerprint()
+        assert theirs[named] != mine[named], named
+    assert objective.fingerprint(seed=1) != objective.fingerprint(seed=2)
 
 
 def test_without_keeps_n_and_the_regulariser(objective, classification):

@@ -16,6 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from trustml.core._terms import Dense, Outer, Scatter, Term
+from trustml.core.modes import precision
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -67,8 +68,14 @@ def _by_vmap(call: Call, own: Collection[str], dtype: torch.dtype) -> dict[str, 
     n, rows = call.n, call.gradient.shape[0]
     parameters = {name: p.detach() for name, p in call.layer.named_parameters()}
     chosen = {name: parameters.pop(name) for name in own}
+    own_dtype = next(iter(chosen.values())).dtype
+
+    def full(x: Tensor) -> Tensor:
+        # What autocast made of it: the layer runs once more, in its own precision.
+        return x.detach().to(own_dtype if x.dtype == precision() else x.dtype)
+
     leaves, form = tree_flatten((call.args, call.kwargs))
-    leaves = [x.detach() if isinstance(x, Tensor) else x for x in leaves]
+    leaves = [full(x) if isinstance(x, Tensor) else x for x in leaves]
     batched = [isinstance(x, Tensor) and x.shape[:1] == torch.Size([rows]) for x in leaves]
     inputs = [_by_row(x, n) for x, yes in zip(leaves, batched, strict=True) if yes]
 
@@ -86,7 +93,7 @@ def _by_vmap(call: Call, own: Collection[str], dtype: torch.dtype) -> dict[str, 
         return gradients
 
     with without_vmap_notice():
-        found = vmap(one)(_by_row(call.gradient, n), *inputs)
+        found = vmap(one)(_by_row(full(call.gradient), n), *inputs)
     return {name: Dense(g.detach().reshape(n, -1).to(dtype)) for name, g in found.items()}
 
 

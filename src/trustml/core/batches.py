@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from trustml.core._sources import MapSource, MemorySource, RawSource, Source
+from trustml.core.modes import precision
 from trustml.core.progress import track
 from trustml.core.validation import check_positive_int, is_sparse
 
@@ -31,9 +33,13 @@ def apply(fn: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
 
 def batch_length(inputs: Inputs) -> int:
     """Return the number of rows of a batch's inputs."""
+    return len(_first(inputs))
+
+
+def _first(inputs: Inputs) -> Tensor:
     if isinstance(inputs, Tensor):
-        return len(inputs)
-    return len(inputs[0] if isinstance(inputs, tuple) else next(iter(inputs.values())))
+        return inputs
+    return inputs[0] if isinstance(inputs, tuple) else next(iter(inputs.values()))
 
 
 def forward(module: Callable[..., Any], inputs: Inputs) -> Tensor:
@@ -59,19 +65,21 @@ def forward(module: Callable[..., Any], inputs: Inputs) -> Tensor:
         If there is no one output tensor.
     """
     inputs = apply(torch.clone, inputs)
-    if isinstance(inputs, Tensor):
-        out = module(inputs)
-    elif isinstance(inputs, tuple):
-        out = module(*inputs)
-    else:
-        out = module(**inputs)
+    low = precision()
+    with nullcontext() if low is None else torch.autocast(_first(inputs).device.type, low):
+        if isinstance(inputs, Tensor):
+            out = module(inputs)
+        elif isinstance(inputs, tuple):
+            out = module(*inputs)
+        else:
+            out = module(**inputs)
     out = getattr(out, "logits", out)
     if not isinstance(out, Tensor):
         raise TypeError(
             f"the module must return one tensor (or an output with .logits), got "
             f"{type(out).__name__}; wrap it in a module that returns the tensor that you mean"
         )
-    return out
+    return out.float() if out.dtype == low else out
 
 
 @dataclass(frozen=True, eq=False)

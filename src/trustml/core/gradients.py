@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from trustml.core._backends import Backend, Cotangents, Read, Terms
 from trustml.core._probe import choose_backend, rows_of
 from trustml.core.batches import Inputs
-from trustml.core.modes import evaluating
+from trustml.core.modes import evaluating, mixed_precision
 from trustml.core.parameters import ParameterSpace
 from trustml.core.projections import Projection
 from trustml.core.validation import check_choice
@@ -188,9 +188,10 @@ class PerExampleGradients:
         """
         with evaluating(self.module), torch.inference_mode(False):
             if self._chosen is None:
-                self._chosen, self.reason = choose_backend(
-                    self.module, self.space, self.backend, inputs
-                )
+                with mixed_precision(None):  # backends are compared to 1e-5
+                    self._chosen, self.reason = choose_backend(
+                        self.module, self.space, self.backend, inputs
+                    )
                 self.backend = self._chosen.name
             return self._chosen.measure(inputs, cotangents, read)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+_PRECISION: ContextVar[torch.dtype | None] = ContextVar("trustml_precision", default=None)
 
 
 @contextmanager
@@ -52,6 +55,37 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
         for part, training in flags:
             part.training = training
+
+
+@contextmanager
+def mixed_precision(dtype: torch.dtype | None) -> Iterator[None]:
+    """Let modules run under ``torch.autocast``; their outputs keep the parameters' precision.
+
+    Parameters
+    ----------
+    dtype : torch.dtype or None
+        torch.bfloat16 or torch.float16; None switches it off.
+
+    Yields
+    ------
+    None
+
+    Examples
+    --------
+    >>> with mixed_precision(torch.bfloat16):
+    ...     precision()
+    torch.bfloat16
+    """
+    token = _PRECISION.set(dtype)
+    try:
+        yield
+    finally:
+        _PRECISION.reset(token)
+
+
+def precision() -> torch.dtype | None:
+    """Return what modules are to run in, or None for their own."""
+    return _PRECISION.get()
 
 
 def refuse_inference_mode(what: str) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from trustml.core.batches import Data, Inputs, as_data, is_out_of_memory
 from trustml.core.losses import OutputLoss, as_loss
+from trustml.warnings import BackendWarning
+
+if TYPE_CHECKING:
+    from trustml.ihvp.objective import Objective
 
 
 def as_rows(data: Any) -> Data:
@@ -52,3 +59,21 @@ def shape_of(rows: Data) -> tuple[int, ...] | None:
     """Return the shape of a row; None where a row is several tensors."""
     first = rows.rows(0, 1).inputs
     return tuple(first.shape[1:]) if isinstance(first, Tensor) else None
+
+
+def in_double(objective: Objective) -> Objective:
+    """Return the same objective in float64, or itself with a warning if its module casts."""
+    module = copy.deepcopy(objective.module).double()
+    data = objective.data.to(dtype=torch.float64)
+    try:
+        return objective.like(module, data, objective.space.on(module))
+    except ValueError as error:
+        if "dtype" not in str(error) and "type" not in str(error):
+            raise
+        warnings.warn(
+            f"{type(module).__name__} does not run in float64 ({error}): its curvature has the "
+            f"rounding of {objective.space.dtype}; remove the casts from forward()",
+            BackendWarning,
+            stacklevel=3,
+        )
+        return objective

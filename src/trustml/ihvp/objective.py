@@ -15,12 +15,22 @@ from trustml.core.batches import Batch, Data, Inputs, forward, map_batches
 from trustml.core.features import find_head
 from trustml.core.gradients import PerExampleGradients
 from trustml.core.losses import OutputLoss
-from trustml.core.modes import evaluating, refuse_inference_mode
+from trustml.core.modes import evaluating, mixed_precision, refuse_inference_mode
 from trustml.core.parameters import ParameterSpace
 from trustml.core.passes import collect, total
+from trustml.core.projections import Projection
 from trustml.core.validation import check_positive_int
-from trustml.ihvp._intake import as_rows, check_batch_norm, listed, refuse_shape, resolve, shape_of
-from trustml.warnings import BackendWarning, DeterminismWarning
+from trustml.ihvp._fingerprint import fingerprint
+from trustml.ihvp._intake import (
+    as_rows,
+    check_batch_norm,
+    in_double,
+    listed,
+    refuse_shape,
+    resolve,
+    shape_of,
+)
+from trustml.warnings import DeterminismWarning
 
 T = TypeVar("T")
 Cotangents = Callable[[Tensor, Inputs, Tensor | None], Tensor]
@@ -55,6 +65,10 @@ class Objective:
         Rows for each forward pass; halved where memory runs out.
     n : int or None
         The n of the mean; None is the number of rows.
+    autocast : torch.bfloat16, torch.float16 or None
+        Passes that end in a sum or in rows (losses, gradients) run the module under
+        ``torch.autocast``; sums stay in float64. Products with a curvature, and with them every
+        certificate, keep the parameters' precision.
 
     Attributes
     ----------
@@ -91,6 +105,7 @@ class Objective:
         head: str | None = None,
         batch_size: int | Literal["auto"] = "auto",
         n: int | None = None,
+        autocast: torch.dtype | None = None,
     ) -> None:
         if not isinstance(module, nn.Module):
             raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
@@ -98,7 +113,11 @@ class Objective:
         check_batch_norm(module)
         if batch_size != "auto":
             check_positive_int(batch_size, "batch_size")
-        self.module, self.batch_size = module, batch_size
+        if autocast not in (None, torch.bfloat16, torch.float16):
+            raise ValueError(
+                f"autocast must be torch.bfloat16, torch.float16 or None, got {autocast!r}"
+            )
+        self.module, self.batch_size, self.autocast = module, batch_size, autocast
         self._decay_spec, self._head = weight_decay, head
         rows = as_rows(data)
         if isinstance(parameters, ParameterSpace):
@@ -184,13 +203,19 @@ class Objective:
 
     def total(self, fn: Callable[[Batch], Tensor], data: Data | None = None) -> Tensor:
         """Return the float64 sum of ``fn(batch)``; inside ``data_parallel()`` of all processes."""
-        return total(fn, self.data if data is None else data, self.batch_size)
+        with mixed_precision(self.autocast):
+            return total(fn, self.data if data is None else data, self.batch_size)
 
     def collect(
         self, fn: Callable[[Batch], Tensor], data: Data | None = None, rows_at_once: int = 512
     ) -> Tensor:
         """Return the rows of ``fn(batch)`` in order, of all processes; at most so many at once."""
-        return collect(fn, self.data if data is None else data, self.capped(rows_at_once))
+        with mixed_precision(self.autocast):
+            return collect(fn, self.data if data is None else data, self.capped(rows_at_once))
+
+    def fingerprint(self, **settings: Any) -> dict[str, Any]:
+        """Return what results at this objective with these settings depend on, for a ``Store``."""
+        return fingerprint(self, settings)
 
     def value(self) -> float:
         """Return J(θ), the regulariser included."""
@@ -282,9 +307,20 @@ class Objective:
 
         return self.collect(part, self._data(data))
 
+    def project(
+        self, projection: Projection, data: Any = None, cotangents: Cotangents | None = None
+    ) -> Tensor:
+        """Return the rows (m, k) of ``rows(data, cotangents)`` projected, never held whole."""
+
+        def part(batch: Batch) -> Tensor:
+            of = self._cotangents(batch, cotangents)
+            return self.gradients.project(batch.inputs, of, projection)[1]
+
+        return self.collect(part, self._data(data))
+
     def restrict(self, parameters: str | Sequence[str]) -> Objective:
         """Return the objective as a function of fewer parameters, the others held."""
-        return self._like(self.module, self.data, parameters)
+        return self.like(self.module, self.data, parameters)
 
     def without(self, indices: Any) -> Objective:
         """Return J − Σ_S ℓ_i / n: rows left out, the same n and the same regulariser.
@@ -307,47 +343,20 @@ class Objective:
         keep[torch.as_tensor(indices).cpu().reshape(-1)] = False
         if not bool(keep.any()):
             raise ValueError("indices name every row; at least one must stay")
-        return self._like(self.module, self.data.subset(keep), self.space)
+        return self.like(self.module, self.data.subset(keep), self.space)
 
     def at(self, vector: Tensor) -> Objective:
         """Return the objective at another θ of shape (p,), on a deep copy of the module."""
         module = copy.deepcopy(self.module)
         self.space.load(module, vector)
-        return self._like(module, self.data, self.space.on(module))
+        return self.like(module, self.data, self.space.on(module))
 
     def double(self) -> Objective:
-        """Return the same objective computed in float64, on a deep copy of the module.
+        """Return it in float64, on a copy; itself, with a BackendWarning, if the module casts."""
+        return in_double(self)
 
-        A module that casts inside ``forward`` cannot be: this one is then returned, and a
-        BackendWarning says so.
-
-        Returns
-        -------
-        Objective
-
-        Raises
-        ------
-        ValueError
-            If the module's copy fails for another reason.
-        """
-        if self.space.dtype == torch.float64:
-            return self
-        module = copy.deepcopy(self.module).double()
-        data = self.data.to(dtype=torch.float64)
-        try:
-            return self._like(module, data, self.space.on(module))
-        except ValueError as error:
-            if "dtype" not in str(error) and "type" not in str(error):
-                raise
-            warnings.warn(
-                f"{type(self.module).__name__} does not run in float64 ({error}): its curvature "
-                f"has the rounding of {self.space.dtype}; remove the casts from forward()",
-                BackendWarning,
-                stacklevel=2,
-            )
-            return self
-
-    def _like(self, module: nn.Module, data: Data, parameters: Any) -> Objective:
+    def like(self, module: nn.Module, data: Data, parameters: Any) -> Objective:
+        """Return an objective that differs in its module, its rows or its parameters."""
         return Objective(
             module,
             self.loss,
@@ -357,6 +366,7 @@ class Objective:
             head=self._head,
             batch_size=self.batch_size,
             n=self.n,
+            autocast=self.autocast,
         )
 
     def _data(self, data: Any) -> Data:
