@@ -9,3 +9,7 @@ class MissingExtraError(ImportError):
 
 class StoreMismatchError(ValueError):
     """A stored file belongs to another model, other data or other settings."""
+
+
+class DoesNotFitError(MemoryError):
+    """What was asked for is larger than the free memory; the message names a way that fits."""

@@ -228,6 +228,32 @@ def agreed(value: float) -> float:
     return float(number)
 
 
+def smallest(value: float) -> float:
+    """Return the least of the processes' numbers, what all of them can afford.
+
+    Parameters
+    ----------
+    value : float
+        This process's own.
+
+    Returns
+    -------
+    float
+        The same on every process.
+
+    Examples
+    --------
+    >>> smallest(0.25)
+    0.25
+    """
+    group = _GROUP.get()
+    if group is None:
+        return value
+    number = _placed(torch.tensor([value], dtype=torch.float64), group)
+    dist.all_reduce(number, op=dist.ReduceOp.MIN, group=group)
+    return float(number)
+
+
 class _Head:
     """What a process tells the others about its part before it sends it."""
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from trustml.core.batches import Data, Inputs, as_data, is_out_of_memory
 from trustml.core.losses import OutputLoss, as_loss
+from trustml.core.memory import check_fits
+from trustml.core.parameters import ParameterSpace
 from trustml.warnings import BackendWarning
 
 if TYPE_CHECKING:
@@ -59,6 +61,17 @@ def shape_of(rows: Data) -> tuple[int, ...] | None:
     """Return the shape of a row; None where a row is several tensors."""
     first = rows.rows(0, 1).inputs
     return tuple(first.shape[1:]) if isinstance(first, Tensor) else None
+
+
+def check_rows_fit(n: int, space: ParameterSpace) -> None:
+    """Raise if the gradients of n rows do not fit into the memory."""
+    kind = str(space.dtype).removeprefix("torch.")
+    check_fits(
+        n * space.size * space.dtype.itemsize,
+        f"per-example gradients of {n:,} x {space.size:,} {kind}",
+        "use objective.dot(V) or objective.project(P), which never hold them, or fewer rows",
+        space.device,
+    )
 
 
 def in_double(objective: Objective) -> Objective:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
-
 from torch import Tensor, nn
 
+from trustml.core.distributed import agreed
+from trustml.core.memory import gigabytes, total
 from trustml.core.validation import check_positive_int
 from trustml.ihvp.objective import Objective
 from trustml.ihvp.operators import LinearOperator, leaves
 from trustml.ihvp.solution import Solution
 from trustml.ihvp.solvers import SOLVERS, Factorization
 from trustml.ihvp.solvers.dual import as_low_rank, why_not_dual
+from trustml.ihvp.solvers.kronecker import closed_form
 
-_LATER = ("minres", "nystrom", "lissa", "astra", "kfac", "ekfac", "lanczos")
+_LATER = ("minres", "nystrom", "lissa", "astra", "lanczos")
 # A direct solve is exact and serves every later question, so it is worth this many flops
 # (some seconds of one core) even where iterating once would be cheaper.
 _DIRECT_BUDGET = 1e11
@@ -142,6 +143,9 @@ def choose_method(A: LinearOperator, columns: int) -> tuple[str, str]:
         The cheapest exact method if it fits into the memory and costs seconds, else "cg".
     """
     p = A.size
+    structured = closed_form(A)
+    if structured is not None:
+        return structured, "the cheapest exact inverse"
     memory = memory_budget()
     low_rank = as_low_rank(A)
     rows = low_rank.n_factors if low_rank is not None else None
@@ -154,7 +158,7 @@ def choose_method(A: LinearOperator, columns: int) -> tuple[str, str]:
         costs["dual"] = rows * rows * p + rows**3 / 3
     iterative = _ITERATIONS * product * max(1, columns)
     if not costs:
-        return "cg", f"p = {p}: neither the matrix nor its factors fit into {_gigabytes(memory)}"
+        return "cg", f"p = {p}: neither the matrix nor its factors fit into {gigabytes(memory)}"
     best = min(costs, key=lambda name: costs[name])
     if costs[best] > max(_DIRECT_BUDGET, iterative):
         return "cg", f"p = {p}: a direct solve would take about {costs[best]:.0e} operations"
@@ -200,15 +204,7 @@ def _forward_uses(objective: Objective) -> float:
 
 def memory_budget() -> float:
     """Return a quarter of the machine's memory in bytes: the same choice on every run."""
-    try:
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not every system tells
-        total = 8 * 2**30
-    return total / 4
-
-
-def _gigabytes(size: float) -> str:
-    return f"{size / 2**30:.1f} GiB"
+    return agreed(total()) / 4
 
 
 __all__ = ["choose_method", "factorize", "memory_budget", "solve"]

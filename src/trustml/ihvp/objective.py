@@ -24,6 +24,7 @@ from trustml.ihvp._fingerprint import fingerprint
 from trustml.ihvp._intake import (
     as_rows,
     check_batch_norm,
+    check_rows_fit,
     in_double,
     listed,
     refuse_shape,
@@ -271,12 +272,13 @@ class Objective:
         -------
         Tensor of shape (m, p)
         """
-        size = max(1, _ROWS_BUDGET // max(1, self.space.size))
+        held, p = self._data(data), self.space.size
+        check_rows_fit(len(held), self.space)
 
         def part(batch: Batch) -> Tensor:
             return self.gradients.rows(batch.inputs, self._cotangents(batch, cotangents))[1]
 
-        return self.collect(part, self._data(data), size)
+        return self.collect(part, held, max(1, _ROWS_BUDGET // max(1, p)))
 
     def dot(self, V: Tensor, data: Any = None, cotangents: Cotangents | None = None) -> Tensor:
         """Return ∇ℓ_i · V without holding the gradients where the layers allow it.
