@@ -45,7 +45,7 @@ def towards(outputs):
     return outputs.cos() * weights
 
 
-@pytest.mark.parametrize("kept", [0, 2**25])
+@pytest.mark.parametrize("kept", [0, 2**28])
 @pytest.mark.parametrize("drawn", [1, 200, 2**23])
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_projection_is_the_rows_times_its_matrix(kind, drawn, kept, monkeypatch):
@@ -79,7 +79,7 @@ def test_layerwise_projection_multiplies_each_parameter_on_both_sides(kind):
     parts = []
     for s, (first, second) in zip(gradients.space.slices.values(), projection._sides, strict=True):
         cube = rows[:, s].reshape(len(rows), len(first), len(second))
-        parts.append((first.double().T @ cube @ second.double()).flatten(1))
+        parts.append((first.T @ cube @ second).flatten(1))
     found = gradients.project(tokens, towards, projection)[1]
     assert found.shape == (7, projection.size)
     torch.testing.assert_close(found, torch.cat(parts, 1), rtol=1e-10, atol=1e-10)

@@ -11,8 +11,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 _BUDGET = 2**24  # numbers that an intermediate may hold: 64 MiB in float32
+_CACHE = 2**20  # numbers of one that is better made again than sent to memory
 
 
 def ranges(n: int, step: int) -> Iterator[slice]:
@@ -33,9 +35,15 @@ class Term(ABC):
     size: int
     like: Tensor  # of the gradients' dtype, on their device
 
-    @abstractmethod
     def rows(self) -> Tensor:
         """Return the gradients, (n, m)."""
+        out = self.like.new_empty(self.n, self.size)
+        self.write(out)
+        return out
+
+    @abstractmethod
+    def write(self, out: Tensor) -> None:
+        """Write the gradients into ``out`` (n, m), columns of a contiguous matrix."""
 
     @abstractmethod
     def dot(self, vectors: Tensor) -> Tensor:
@@ -82,6 +90,9 @@ class Dense(Term):
     def rows(self) -> Tensor:
         return self.gradients
 
+    def write(self, out: Tensor) -> None:
+        out.copy_(self.gradients)
+
     def dot(self, vectors: Tensor) -> Tensor:
         return self.gradients @ vectors
 
@@ -116,8 +127,10 @@ class Outer(Term):
         self.i = right.shape[-1]
         self.size = self.g * self.o * self.i
 
-    def rows(self) -> Tensor:
-        return (self.left.mT @ self.right).reshape(self.n, -1)
+    def write(self, out: Tensor) -> None:
+        for j in range(self.g):
+            block = out[:, j * self.o * self.i : (j + 1) * self.o * self.i]
+            torch.bmm(self.left[:, j].mT, self.right[:, j], out=block.view(self.n, self.o, self.i))
 
     def part(self, where: slice) -> Outer:
         return Outer(self.left[where], self.right[where])
@@ -126,22 +139,24 @@ class Outer(Term):
         k = vectors.shape[1]
         g, t, o, i = self.g, self.t, self.o, self.i
         # Multiplications an example: gradients first, or the vectors through the layer.
-        if g * o * i * (t + k) < g * t * k * (o * i + min(o, i)):
-            parts = [self.part(s).rows() @ vectors for s in chunks(self.n, self.size)]
-        else:
-            cube = vectors.reshape(g, o, i, k)
-            if o < i:
-                cube = cube.permute(0, 2, 1, 3).contiguous()
-            parts = [self.part(s)._through(cube) for s in chunks(self.n, g * t * k * min(o, i))]
+        if o * i * (t + k) < t * k * (o * i + min(o, i)):
+            total = self.left.new_zeros(self.n, k)
+            for where, piece in self.pieces(_CACHE // self.n):
+                total.addmm_(piece.rows(), vectors[where])
+            return total
+        cube = vectors.reshape(g, o, i, k)
+        parts = [self.part(s)._through(cube) for s in chunks(self.n, g * t * k * min(o, i))]
         return torch.cat(parts)
 
     def _through(self, cube: Tensor) -> Tensor:
-        """Contract the longer side first; ``cube`` is (g, longer, shorter, k)."""
-        first, second = (self.right, self.left) if self.o < self.i else (self.left, self.right)
-        g, longer, shorter, k = cube.shape
-        folded = first.transpose(0, 1).reshape(g, -1, longer) @ cube.reshape(g, longer, -1)
-        folded = folded.reshape(g, self.n, self.t, shorter, k)
-        return torch.einsum("gntsk,ngts->nk", folded, second)
+        """Contract the longer side first; ``cube`` is (g, o, i, k)."""
+        if self.o < self.i:
+            folded = self.right.transpose(0, 1).reshape(self.g, 1, -1, self.i) @ cube
+            folded = folded.reshape(self.g, self.o, self.n, self.t, -1)
+            return torch.einsum("gontk,ngto->nk", folded, self.left)
+        folded = self.left.transpose(0, 1).reshape(self.g, -1, self.o) @ cube.flatten(2)
+        folded = folded.reshape(self.g, self.n, self.t, self.i, -1)
+        return torch.einsum("gntik,ngti->nk", folded, self.right)
 
     def squared_norm(self) -> Tensor:
         if self.t == 1:
@@ -214,21 +229,21 @@ class Scatter(Term):
         self.indices, self.left, self.table = indices, left, table
         self.n, self.size, self.like = len(left), table * left.shape[-1], left
 
-    def rows(self) -> Tensor:
+    def write(self, out: Tensor) -> None:
         n, t, d = self.left.shape
-        out = self.left.new_zeros(n, self.table, d)
-        example = torch.arange(n, device=self.left.device)[:, None].expand(n, t)
-        out.index_put_((example, self.indices), self.left, accumulate=True)
-        return out.reshape(n, -1)
+        example = torch.arange(n, device=out.device)[:, None].expand(n, t)
+        cube = out.zero_().view(n, self.table, d)
+        cube.index_put_((example, self.indices), self.left, accumulate=True)
 
     def dot(self, vectors: Tensor) -> Tensor:
         n, t, d = self.left.shape
-        cube = vectors.reshape(self.table, d, -1)
-        parts = [
-            torch.einsum("ntd,ntdk->nk", self.left[s], cube[self.indices[s]])
-            for s in chunks(n, t * d * cube.shape[-1])
-        ]
-        return torch.cat(parts)
+        if self.table <= 4 * t and n * self.size <= _BUDGET:
+            return self.rows() @ vectors
+        # A bag of the vectors' rows, weighted by the entries of ``left``.
+        within = torch.arange(d, device=self.left.device)
+        places = (self.indices[..., None] * d + within).reshape(n, -1)
+        weights = self.left.reshape(n, -1)
+        return F.embedding_bag(places, vectors, mode="sum", per_sample_weights=weights)
 
     def squared_norm(self) -> Tensor:
         parts = []
@@ -275,8 +290,10 @@ class Sum(Term):
         self.terms = terms
         self.n, self.size, self.like = terms[0].n, terms[0].size, terms[0].like
 
-    def rows(self) -> Tensor:
-        return torch.stack([term.rows() for term in self.terms]).sum(0)
+    def write(self, out: Tensor) -> None:
+        self.terms[0].write(out)
+        for term in self.terms[1:]:
+            out += term.rows()
 
     def dot(self, vectors: Tensor) -> Tensor:
         return torch.stack([term.dot(vectors) for term in self.terms]).sum(0)

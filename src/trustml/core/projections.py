@@ -18,7 +18,7 @@ from trustml.core.validation import check_choice, check_positive_int
 Kind = Literal["rademacher", "gaussian"]
 
 _BLOCK = 1024  # rows of a matrix that are drawn together, from a seed of their own
-_KEPT = 2**25  # a matrix of so many numbers is kept, a larger one drawn again when needed
+_KEPT = 2**28  # a matrix of so many bytes is kept, a larger one drawn again when needed
 _DRAWN = 2**23  # so many numbers of it at a time
 
 
@@ -52,7 +52,7 @@ class Projection(ABC):
 
 
 class RandomMatrix:
-    """A random matrix known by its seed: independent entries of mean 0 and variance 1 / columns.
+    """A random matrix known by its seed: independent entries of mean 0 and variance 1.
 
     Parameters
     ----------
@@ -86,33 +86,35 @@ class RandomMatrix:
         -------
         Tensor of shape (stop - start, columns)
         """
-        if math.prod(self.shape) > _KEPT:
-            return self._draw(start, stop, like)
-        kept = self._kept
-        if kept is None or kept.dtype != like.dtype or kept.device != like.device:
-            self._kept = kept = self._draw(0, self.shape[0], like)
-        return kept[start:stop]
+        if math.prod(self.shape) * self._entry.itemsize > _KEPT:
+            return self._draw(start, stop).to(like)
+        if self._kept is None:
+            self._kept = self._draw(0, self.shape[0])
+        self._kept = self._kept.to(like.device)
+        return self._kept[start:stop].to(like)
 
-    def _draw(self, start: int, stop: int, like: Tensor) -> Tensor:
-        columns = self.shape[1]
-        out = torch.empty(stop - start, columns, dtype=like.dtype, device=like.device)
+    @property
+    def _entry(self) -> torch.dtype:
+        return torch.float32 if self.kind == "gaussian" else torch.int8
+
+    def _draw(self, start: int, stop: int) -> Tensor:
+        out = torch.empty(stop - start, self.shape[1], dtype=self._entry)
         for block in range(start // _BLOCK, -(-stop // _BLOCK)):
             first = block * _BLOCK
             here = slice(max(start, first), min(stop, first + _BLOCK))
             drawn = torch.from_numpy(self._block(block, here.stop - first))
-            out[here.start - start : here.stop - start] = drawn[here.start - first :].to(out.device)
-        if self.kind == "rademacher":
-            out.mul_(2).sub_(1)
-        return out.div_(math.sqrt(columns))
+            out[here.start - start : here.stop - start] = drawn[here.start - first :]
+        return out
 
     def _block(self, block: int, rows: int) -> np.ndarray:
-        """Draw the first rows of a block: normal numbers, or bits."""
+        """Draw the first rows of a block, in which the numbers follow one another."""
         generator = np.random.Generator(np.random.SFC64([self.seed, block]))
         count = rows * self.shape[1]
         if self.kind == "gaussian":
             return generator.standard_normal((rows, self.shape[1]), dtype=np.float32)
-        drawn = np.unpackbits(np.frombuffer(generator.bytes(-(-count // 8)), np.uint8))
-        return drawn[:count].reshape(rows, -1)
+        bits = np.unpackbits(np.frombuffer(generator.bytes(-(-count // 8)), np.uint8), count=count)
+        signs: np.ndarray = (2 * bits.view(np.int8) - 1).reshape(rows, -1)
+        return signs
 
 
 class RandomProjection(Projection):
@@ -164,7 +166,7 @@ class RandomProjection(Projection):
             for where, piece in term.pieces(max(1, _DRAWN // self.size)):
                 block = self._matrix.rows(s.start + where.start, s.start + where.stop, like)
                 total += piece.dot(block)
-        return total
+        return total / math.sqrt(self.size)
 
     def dense(self, dtype: torch.dtype = torch.float64) -> Tensor:
         """Return the matrix P itself.
@@ -178,7 +180,7 @@ class RandomProjection(Projection):
         -------
         Tensor of shape (p, k)
         """
-        return self._matrix.rows(0, self.width, torch.empty(0, dtype=dtype)).clone()
+        return self._matrix.rows(0, self.width, torch.empty(0, dtype=dtype)) / math.sqrt(self.size)
 
 
 class LayerwiseProjection(Projection):
@@ -247,6 +249,7 @@ def _seed(random_state: RandomState) -> int:
 def _side(entries: int, size: int, kind: Kind, key: list[int]) -> Tensor:
     """Return a side's matrix (entries, j), the identity where j is ``entries``."""
     if entries <= size:
-        return torch.eye(entries)
+        return torch.eye(entries, dtype=torch.float64)
     seed = int(np.random.default_rng(key).integers(2**63 - 1))
-    return RandomMatrix(entries, size, kind, seed).rows(0, entries, torch.empty(0))
+    signs = RandomMatrix(entries, size, kind, seed).rows(0, entries, torch.empty(0))
+    return signs.double() / math.sqrt(size)
