@@ -91,6 +91,11 @@ def conv(dimension, **kwargs):
     return nn.Sequential(kind(4, 6, 3, **kwargs), nn.ReLU(inplace=True), nn.Flatten())
 
 
+def transposed(dimension, **kwargs):
+    kind = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}[dimension]
+    return nn.Sequential(kind(4, 6, 3, **kwargs), nn.Tanh(), nn.Flatten())
+
+
 MODULES = {
     "linear": lambda: nn.Linear(4, 3),
     "no bias": lambda: nn.Sequential(nn.Linear(4, 5, bias=False), nn.Tanh(), nn.Linear(5, 2)),
@@ -116,6 +121,16 @@ MODULES = {
     "conv reflect": lambda: conv(2, padding=(1, 2), stride=(2, 1), padding_mode="reflect"),
     "depthwise": lambda: nn.Sequential(nn.Conv2d(4, 8, 3, groups=4), nn.Flatten()),
     "conv 3d": lambda: conv(3, stride=2),
+    "transposed 1d": lambda: transposed(1, stride=3, padding=1, output_padding=2, dilation=2),
+    "transposed": lambda: transposed(2, groups=2, stride=(2, 1), padding=(1, 0)),
+    "transposed far": lambda: transposed(2, stride=1, dilation=3, output_padding=2),
+    "transposed 3d": lambda: transposed(3, bias=False, padding=1),
+    "instances": lambda: nn.Sequential(
+        nn.InstanceNorm2d(4, affine=True),
+        nn.Conv2d(4, 4, 2),
+        nn.InstanceNorm2d(4, affine=True, track_running_stats=True),
+        nn.Flatten(),
+    ),
     "tokens": Tokens,
     "tied": Tied,
     "keyword": Keyword,
@@ -140,11 +155,15 @@ def make_inputs(name, n, dtype):
         return normal(6, 4)
     if name == "deep positions":
         return normal(2, 3, 4)
-    if name == "conv 1d":
+    if name in ("conv 1d", "transposed 1d"):
         return normal(4, 9)
     if name == "conv 3d":
         return normal(4, 5, 5, 5)
-    if name == "images" or "conv" in name or name == "depthwise":
+    if name == "transposed 3d":
+        return normal(4, 2, 3, 2)
+    if name in ("transposed", "transposed far"):
+        return normal(4, 3, 4)
+    if name in ("images", "instances", "depthwise") or "conv" in name:
         return normal(4, 7, 8)
     return normal(4)
 
@@ -191,7 +210,7 @@ def test_backends_agree(name, dtype):
 
 
 @pytest.mark.parametrize("backend", ["hooks", "vmap", "loop"])
-@pytest.mark.parametrize("name", ["images", "tied", "flat output", "positions"])
+@pytest.mark.parametrize("name", ["images", "tied", "flat output", "positions", "transposed"])
 def test_several_directions_are_each_alone(name, backend):
     module, inputs = make(name, torch.float64)
     space = ParameterSpace(module)

@@ -118,7 +118,7 @@ class Hooks(Backend):
                 stands_for_all = has_rule(layer) and single(layer, x, n)
                 if stands_for_all:  # seen by every row: give each its own copy in the graph
                     x, y = x.expand(n, *x.shape[1:]), y.expand(n, *y.shape[1:])
-                calls.append((own, Call(layer, x.detach(), y.detach(), n, args, kwargs)))
+                calls.append((own, Call(layer, x.detach(), y.detach(), n, args, kwargs, {})))
                 # An edge still means this output after an activation has overwritten it.
                 edges.append(get_gradient_edge(y))
                 return y if stands_for_all else None

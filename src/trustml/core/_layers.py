@@ -13,18 +13,21 @@ from torch.func import functional_call, vjp, vmap
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from trustml.core._terms import Dense, Outer, Scatter, Term
 from trustml.core.modes import precision
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 class Call(NamedTuple):
     """One call of a layer: its input, and the gradient with respect to its output.
 
-    ``args`` and ``kwargs`` are all that the layer was given, ``input`` the first of it.
+    ``args`` and ``kwargs`` are all that the layer was given, ``input`` the first of it. ``held``
+    keeps what does not depend on the gradient from one direction to the next.
     """
 
     layer: Any
@@ -33,6 +36,13 @@ class Call(NamedTuple):
     n: int
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}  # noqa: RUF012  never changed
+    held: dict[str, Tensor] = {}  # noqa: RUF012  each call is given its own
+
+    def once(self, make: Callable[[], Tensor]) -> Tensor:
+        """Return what ``make`` gave when a direction first asked for it."""
+        if "made" not in self.held:
+            self.held["made"] = make()
+        return self.held["made"]
 
 
 class NotCovered(RuntimeError):
@@ -125,19 +135,41 @@ def _linear(call: Call) -> dict[str, Term]:
 
 
 def _convolution(call: Call) -> dict[str, Term]:
-    layer, n, g = call.layer, call.n, call.layer.groups
-    spatial = len(layer.kernel_size)
-    if call.input.ndim != spatial + 2:
-        raise NotCovered(f"{type(layer).__name__} was called without a batch axis")
-    windows = _windows(layer, call.input)
+    layer, n = call.layer, call.n
+    _need_dims(call, len(layer.kernel_size) + 2)
+    right = call.once(lambda: _grouped_windows(layer, call.input, n))
+    left = _channels(call.gradient, n, layer.groups)
+    return {"weight": Outer(left, right), "bias": Dense(left.sum(2).reshape(n, -1))}
+
+
+def _transposed_convolution(call: Call) -> dict[str, Term]:
+    """Let input and gradient change places in a convolution."""
+    layer, n = call.layer, call.n
+    _need_dims(call, len(layer.kernel_size) + 2)
+    left = call.once(lambda: _channels(call.input, n, layer.groups))
+    right = _grouped_windows(layer, call.gradient, n, call.input.shape[2:])
+    bias = call.gradient.flatten(2).sum(2).reshape(n, -1, layer.out_channels).sum(1)
+    return {"weight": Outer(left, right), "bias": Dense(bias)}
+
+
+def _channels(x: Tensor, n: int, groups: int) -> Tensor:
+    """Return (b, channels, *positions) as (n, groups, t, channels / groups)."""
+    split = x.reshape(n, len(x) // n, groups, x.shape[1] // groups, -1)
+    return split.permute(0, 2, 1, 4, 3).reshape(n, groups, -1, x.shape[1] // groups)
+
+
+def _grouped_windows(
+    layer: _ConvNd, x: Tensor, n: int, positions: torch.Size | None = None
+) -> Tensor:
+    """Return what each position sees, as (n, groups, t, channels / groups x kernel)."""
+    windows, g = _windows(layer, x), layer.groups
+    for j, length in enumerate(positions or ()):  # output_padding may add more
+        windows = windows.narrow(2 + j, 0, length)
     b, channels = windows.shape[:2]
-    kernel = channels // g * windows.shape[2 + spatial :].numel()
-    right = windows.reshape(b, g, channels // g, -1, windows.shape[2 + spatial :].numel())
-    right = right.transpose(2, 3).reshape(n, b // n, g, -1, kernel).transpose(1, 2)
-    left = call.gradient.reshape(n, b // n, g, layer.out_channels // g, -1)
-    left = left.permute(0, 2, 1, 4, 3)
-    outer = Outer(left.reshape(n, g, -1, layer.out_channels // g), right.reshape(n, g, -1, kernel))
-    return {"weight": outer, "bias": Dense(outer.left.sum(2).reshape(n, -1))}
+    kernel = windows.shape[2 + len(layer.kernel_size) :].numel()
+    right = windows.reshape(b, g, channels // g, -1, kernel).transpose(2, 3)
+    right = right.reshape(n, b // n, g, -1, channels // g * kernel)
+    return right.transpose(1, 2).reshape(n, g, -1, channels // g * kernel)
 
 
 def _windows(layer: _ConvNd, x: Tensor) -> Tensor:
@@ -197,19 +229,22 @@ def _layer_norm(call: Call) -> dict[str, Term]:
     shape = call.layer.normalized_shape
     _need_rows(call, len(shape) + 1)
     axes = tuple(range(call.input.ndim - len(shape), call.input.ndim))
-    return _scaled(call, F.layer_norm(call.input, shape, eps=call.layer.eps), axes)
+    normalised = call.once(lambda: F.layer_norm(call.input, shape, eps=call.layer.eps))
+    return _scaled(call, normalised, axes)
 
 
 def _rms_norm(call: Call) -> dict[str, Term]:
     shape = call.layer.normalized_shape
     _need_rows(call, len(shape) + 1)
     axes = tuple(range(call.input.ndim - len(shape), call.input.ndim))
-    return _scaled(call, F.rms_norm(call.input, shape, eps=call.layer.eps), axes)
+    normalised = call.once(lambda: F.rms_norm(call.input, shape, eps=call.layer.eps))
+    return _scaled(call, normalised, axes)
 
 
 def _group_norm(call: Call) -> dict[str, Term]:
     layer = call.layer
-    return _scaled(call, F.group_norm(call.input, layer.num_groups, eps=layer.eps), (1,))
+    normalised = call.once(lambda: F.group_norm(call.input, layer.num_groups, eps=layer.eps))
+    return _scaled(call, normalised, (1,))
 
 
 def _batch_norm(call: Call) -> dict[str, Term]:
@@ -217,6 +252,19 @@ def _batch_norm(call: Call) -> dict[str, Term]:
     _need_rows(call, 2)
     x = F.batch_norm(call.input, layer.running_mean, layer.running_var, eps=layer.eps)
     return _scaled(call, x, (1,))
+
+
+def _instance_norm(call: Call) -> dict[str, Term]:
+    layer = call.layer
+    _need_dims(call, layer._get_no_batch_dim() + 1)
+    mean, variance = layer.running_mean, layer.running_var
+    x = F.instance_norm(call.input, mean, variance, use_input_stats=mean is None, eps=layer.eps)
+    return _scaled(call, x, (1,))
+
+
+def _need_dims(call: Call, ndim: int) -> None:
+    if call.input.ndim != ndim:
+        raise NotCovered(f"{type(call.layer).__name__} was called without a batch axis")
 
 
 def _need_rows(call: Call, ndim: int) -> None:
@@ -236,12 +284,14 @@ def _is_transposed_linear(layer: nn.Module) -> bool:
 _KINDS: list[tuple[Any, Callable[[Any], bool], Callable[[Call], dict[str, Term]]]] = [
     (nn.Linear, _always, _linear),
     (_CONVOLUTIONS, _always, _convolution),
+    (_TRANSPOSED, _always, _transposed_convolution),
     # max_norm rewrites the table, scale_grad_by_freq mixes the rows of a batch.
     (nn.Embedding, lambda e: e.max_norm is None and not e.scale_grad_by_freq, _embedding),
     (nn.LayerNorm, _always, _layer_norm),
     (nn.RMSNorm, _always, _rms_norm),
     (nn.GroupNorm, _always, _group_norm),
     (_BatchNorm, lambda b: b.running_mean is not None, _batch_norm),
+    (_InstanceNorm, _always, _instance_norm),
     (nn.PReLU, _always, _prelu),
     (nn.Module, _is_transposed_linear, _transposed_linear),
 ]
