@@ -125,15 +125,15 @@ def choose_damping(
 def _gradient_norms(objective: Objective) -> tuple[float, float]:
     """Return ‖∇J‖, and its ratio to the root mean square of ‖∇ℓ_i‖."""
 
-    def part(batch: Batch) -> float:
+    def part(batch: Batch) -> Tensor:
         targets = objective.targets(batch)
         norms = objective.gradients.squared_norm(
             batch.inputs, lambda outputs: objective.loss.gradient(outputs, targets)
         )
-        return float(norms.double().sum())
+        return norms.double().sum()
 
     norm = float(objective.gradient().double().norm())
-    size = math.sqrt(sum(objective.map(part)) / len(objective.data))
+    size = math.sqrt(float(objective.total(part)) / len(objective.data))
     return norm, norm / size if size > 0 else (0.0 if norm == 0 else math.inf)
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trustml.core.batches import Batch, map_batches
+from trustml.core.batches import Batch
 from trustml.ihvp import Factorization, Objective
 from trustml.influence._train_rows import rows_at_once
 from trustml.warnings import ConvergenceWarning
@@ -82,9 +82,8 @@ def leave_one_out_steps(
     LeaveOneOut
     """
     p, c = objective.space.size, cotangents[:1].numel()
-    excessive: list[int] = []
 
-    def part(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def part(batch: Batch) -> Tensor:
         u = cotangents[batch.indices.to(cotangents.device)]
         outputs, jacobian = objective.gradients.rows(
             batch.inputs,
@@ -95,21 +94,18 @@ def leave_one_out_steps(
             pull = flat.mT.to(jacobian) @ jacobian
             solved = inverse.apply(pull[:, 0].T).T[:, :, None]
             shift = (jacobian @ solved).double()
-            return flat, shift, shift
+            return torch.stack([flat, shift, shift, torch.zeros_like(flat)], dim=1)
         columns = jacobian.reshape(-1, p).T
         solved = inverse.apply(columns).T.reshape(-1, c, p)
         spread = (jacobian @ solved.transpose(1, 2)).double()  # N_i
         factor = flat if empirical else _loss_factor(objective, outputs, batch)
         new, bad = _corrected(flat, factor, spread, objective.n)
-        excessive.extend(batch.indices[bad.cpu()].tolist())
-        return new, spread @ flat, spread @ new
+        told = bad.to(new)[:, None, None].expand_as(new)
+        return torch.stack([new, spread @ flat, spread @ new, told], dim=1)
 
-    new, raw, moved = (
-        torch.cat(parts)
-        for parts in zip(*map_batches(part, objective.data, rows_at_once(2 * c * p)), strict=True)
-    )
-    if excessive:
-        _warn_of_excess(excessive)
+    new, raw, moved, bad = objective.collect(part, rows_at_once=rows_at_once(2 * c * p)).unbind(1)
+    if bool(bad.any()):
+        _warn_of_excess(bad.flatten(1).any(1).nonzero().flatten().tolist())
     u = cotangents.reshape(len(cotangents), c, 1).double()
     return LeaveOneOut(
         cotangents=new.reshape(cotangents.shape).to(cotangents.dtype),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trustml.core.batches import Batch, map_batches
+from trustml.core.batches import Batch
 from trustml.ihvp import Objective
 
 BUDGET = 2**25  # numbers: 256 MiB in float64
@@ -26,7 +26,7 @@ def loss_cotangents(objective: Objective) -> Tensor:
             raise ValueError("the training data have no targets; wrap(..., train=(X, y))")
         return objective.loss.gradient(objective.outputs(batch.inputs), batch.targets)
 
-    return torch.cat(list(objective.map(part)))
+    return objective.collect(part)
 
 
 class TrainRows:
@@ -55,7 +55,7 @@ class TrainRows:
             u = self.cotangents[batch.indices.to(self.cotangents.device)]
             return gradients.dot(batch.inputs, lambda _: u, vectors)[1]
 
-        return torch.cat(list(self.objective.map(part)))
+        return self.objective.collect(part)
 
     def rows(self, indices: Tensor) -> Tensor:
         """Return the gradients at ``indices``, shape (m, p)."""
@@ -82,4 +82,4 @@ class TrainRows:
             return gradients.rows(batch.inputs, lambda _: u)[1]
 
         data = self.objective.data.subset(indices)
-        return torch.cat(list(map_batches(part, data, rows_at_once(self.objective.space.size))))
+        return self.objective.collect(part, data, rows_at_once(self.objective.space.size))
