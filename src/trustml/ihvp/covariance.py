@@ -93,6 +93,14 @@ class Covariance(FactoredOperator):
         """Yield the rows of a square root, as one batch."""
         yield torch.arange(self.n_factors), self._rows[:, None, :]
 
+    def factor_norms(self) -> Tensor:
+        """Return the squared norms of the rows of the square root, shape (n, 1)."""
+        return self._rows.square().sum(dim=1, keepdim=True)
+
+    def factor_rows(self, examples: Tensor, columns: Tensor) -> Tensor:
+        """Return rows of the square root, shape (m, d)."""
+        return self._rows[examples]
+
     def matmat(self, vectors: Tensor) -> Tensor:
         """Return the product with ``vectors`` of shape (d, k)."""
         product = self._rows.T @ (self._rows @ vectors)

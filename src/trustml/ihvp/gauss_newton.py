@@ -53,6 +53,7 @@ class GaussNewton(FactoredOperator):
         self._rank = outputs.numel() - int(_softmax(objective.loss, outputs))
         self.n_factors = len(objective.data) * self._rank
         self._sum = GraphSum(objective, _build)
+        self._norms: Tensor | None = None
 
     def matmat(self, vectors: Tensor) -> Tensor:
         """Return the product with ``vectors`` of shape (p, k)."""
@@ -72,6 +73,36 @@ class GaussNewton(FactoredOperator):
             return batch.indices, objective.gradients.rows(batch.inputs, roots)[1]
 
         yield from map_batches(part, objective.data, objective.capped(size))
+
+    def factor_norms(self) -> Tensor:
+        """Return the squared norms of the rows of the K_i, shape (n, r)."""
+        if self._norms is None:
+            objective = self.objective
+
+            def part(batch: Batch) -> Tensor:
+                def roots(outputs: Tensor) -> Tensor:
+                    return _roots(objective.loss, outputs, objective.targets(batch))
+
+                return objective.gradients.squared_norm(batch.inputs, roots)
+
+            self._norms = objective.collect(part)
+        return self._norms
+
+    def factor_rows(self, examples: Tensor, columns: Tensor) -> Tensor:
+        """Return the rows ``columns[j]`` of K at ``examples[j]``, shape (m, p)."""
+        objective = self.objective
+
+        def part(batch: Batch) -> Tensor:
+            def chosen(outputs: Tensor) -> Tensor:
+                roots = _roots(objective.loss, outputs, objective.targets(batch))
+                which = columns[batch.indices.to(columns.device)].to(roots.device)
+                return roots[torch.arange(len(which)), which].reshape(outputs.shape)
+
+            return objective.gradients.rows(batch.inputs, chosen)[1]
+
+        data = objective.data.subset(examples)
+        size = max(1, FACTOR_BUDGET // self.size)
+        return torch.cat(list(map_batches(part, data, objective.capped(size))))
 
     def dense(self) -> Tensor:
         """Return the matrix in float64, computed in float64."""

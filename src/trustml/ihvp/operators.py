@@ -165,6 +165,14 @@ class FactoredOperator(LinearOperator):
     def factors(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (row indices (b,), K of shape (b, r, p)) batch by batch."""
 
+    @abstractmethod
+    def factor_norms(self) -> Tensor:
+        """Return the squared norms of the rows of the K_i, shape (n, r), without forming them."""
+
+    @abstractmethod
+    def factor_rows(self, examples: Tensor, columns: Tensor) -> Tensor:
+        """Return some rows of the K_i, shape (m, p): columns[j] of K at examples[j]."""
+
 
 class Damped(LinearOperator):
     """A + λI; λ in units of A's eigenvalues."""
