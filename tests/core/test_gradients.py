@@ -326,15 +326,6 @@ def test_parameter_that_the_output_does_not_use_has_zero_rows():
         assert rows[:, space.slices["used.weight"]].abs().sum() > 0
 
 
-class Recurrent(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.cell, self.out = nn.LSTM(4, 3, batch_first=True), nn.Linear(3, 2)
-
-    def forward(self, x):
-        return self.out(self.cell(x)[0][:, -1])
-
-
 class Prompted(nn.Module):
     """A layer with a parameter of its own around a layer with a rule, as in vision transformers."""
 
@@ -361,9 +352,7 @@ class Conv1D(nn.Module):
 LAYERS_WITHOUT_A_RULE = {
     "prompted": lambda: nn.Sequential(Prompted(), nn.Flatten(), nn.Linear(24, 2)),
     "transposed linear": lambda: nn.Sequential(Conv1D(), nn.Flatten(), nn.Linear(15, 2)),
-    "transposed convolution": lambda: nn.Sequential(nn.ConvTranspose1d(5, 3, 2), nn.Flatten()),
     "prelu": lambda: nn.Sequential(nn.PReLU(), nn.PReLU(5, init=0.1), nn.Flatten()),
-    "instance norm": lambda: nn.Sequential(nn.InstanceNorm1d(5, affine=True), nn.Flatten()),
     "pairwise": lambda: nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(20, 4), Conv1D())),
 }
 
@@ -381,15 +370,6 @@ def test_hooks_vectorise_layers_without_a_rule(name):
     assert close(rows, reference)
     vectors = torch.randn(space.size, 2, dtype=torch.float64)
     assert close(gradients.dot(x, towards, vectors)[1], reference @ vectors)
-
-
-@pytest.mark.filterwarnings("ignore::trustml.warnings.BackendWarning")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_recurrent_module(dtype):
-    module, x = Recurrent().to(dtype), torch.randn(6, 5, 4, dtype=dtype)
-    _, rows = PerExampleGradients(module, ParameterSpace(module)).rows(x, towards)
-    _, reference = PerExampleGradients(module, ParameterSpace(module), "loop").rows(x, towards)
-    assert close(rows, reference)
 
 
 def test_exported_module():

@@ -13,6 +13,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, vjp, vmap
 
 from trustml.core._layers import (
+    Affine,
     Call,
     NotCovered,
     explain,
@@ -22,6 +23,7 @@ from trustml.core._layers import (
     single,
     without_vmap_notice,
 )
+from trustml.core._recurrent import can_unroll, unroll
 from trustml.core._terms import Dense, Term, add, chunks
 from trustml.core.batches import Inputs, apply, batch_length, forward
 from trustml.core.parameters import ParameterSpace
@@ -110,10 +112,21 @@ class Hooks(Backend):
         edges: list[GradientEdge] = []
 
         def record(own: dict[str, str]) -> Any:
+            def see(x: Tensor, y: Tensor, weight: str, bias: str) -> None:
+                part = {local: own[local] for local in (weight, bias) if local in own}
+                if part and y.requires_grad:
+                    call = Call(Affine(weight, bias), x.detach(), y.detach(), n, held={})
+                    calls.append((part, call))
+                    edges.append(get_gradient_edge(y))
+
             def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: Any, out: Any) -> Any:
                 y = first_tensor(out)
                 if not y.requires_grad:
                     return None
+                if can_unroll(layer):
+                    stands_in = unroll(layer, args, kwargs, see)
+                    if stands_in is not None:
+                        return stands_in
                 x = first_tensor((*args, *kwargs.values()))
                 stands_for_all = has_rule(layer) and single(layer, x, n)
                 if stands_for_all:  # seen by every row: give each its own copy in the graph

@@ -45,6 +45,13 @@ class Call(NamedTuple):
         return self.held["made"]
 
 
+class Affine(NamedTuple):
+    """A product with a weight, and a bias, within a layer; their names there."""
+
+    weight: str
+    bias: str
+
+
 class NotCovered(RuntimeError):
     """A call from which per-example gradients cannot be told."""
 
@@ -132,6 +139,12 @@ def _linear(call: Call) -> dict[str, Term]:
     right = call.input.reshape(call.n, 1, -1, call.layer.in_features)
     left = call.gradient.reshape(call.n, 1, -1, call.layer.out_features)
     return {"weight": Outer(left, right), "bias": Dense(left.sum((1, 2)))}
+
+
+def _affine(call: Call) -> dict[str, Term]:
+    left = call.gradient.reshape(call.n, 1, -1, call.gradient.shape[-1])
+    right = call.input.reshape(call.n, 1, -1, call.input.shape[-1])
+    return {call.layer.weight: Outer(left, right), call.layer.bias: Dense(left.sum((1, 2)))}
 
 
 def _convolution(call: Call) -> dict[str, Term]:
@@ -283,6 +296,7 @@ def _is_transposed_linear(layer: nn.Module) -> bool:
 
 _KINDS: list[tuple[Any, Callable[[Any], bool], Callable[[Call], dict[str, Term]]]] = [
     (nn.Linear, _always, _linear),
+    (Affine, _always, _affine),
     (_CONVOLUTIONS, _always, _convolution),
     (_TRANSPOSED, _always, _transposed_convolution),
     # max_norm rewrites the table, scale_grad_by_freq mixes the rows of a batch.
