@@ -95,7 +95,7 @@ class Queries:
         """Return the measurement's gradients times ``vectors`` (p, k), shape (q, k)."""
 
         def part(batch: Batch) -> Tensor:
-            return objective.gradients.dot(batch.inputs, self._cotangents(batch), vectors)[1]
+            return objective.gradients.dot(batch.inputs, self.cotangents(batch), vectors)[1]
 
         return torch.cat(list(objective.map(part, self.data)))
 
@@ -103,11 +103,13 @@ class Queries:
         """Yield the measurement's gradients in blocks (b, p) that fit into the budget."""
 
         def part(batch: Batch) -> Tensor:
-            return objective.gradients.rows(batch.inputs, self._cotangents(batch))[1]
+            return objective.gradients.rows(batch.inputs, self.cotangents(batch))[1]
 
         return map_batches(part, self.data, rows_at_once(objective.space.size))
 
-    def _cotangents(self, batch: Batch) -> Callable[[Tensor], Tensor]:
+    def cotangents(self, batch: Batch) -> Callable[[Tensor], Tensor]:
+        """Return the map from a batch's outputs to the measurement's gradient in output space."""
+
         def of(outputs: Tensor) -> Tensor:
             with torch.enable_grad():
                 leaf = outputs.detach().requires_grad_()

@@ -29,7 +29,7 @@ class Certificate:
     damping, damping_reason
         λ in units of the curvature's eigenvalues, and where it comes from.
     gradient_norm : float
-        ‖∇J‖ at the model's parameters: 0 at a minimum.
+        ‖∇J‖ at the model's parameters: 0 at a minimum; NaN where it was not asked for.
     stationary : bool
         Whether the model counts as trained to a minimum; if not, the scores are those of a
         step towards one, and refits may differ.
@@ -54,6 +54,8 @@ class Certificate:
 
     def __str__(self) -> str:
         state = "a minimum" if self.stationary else "not a minimum"
+        if np.isnan(self.gradient_norm):
+            return f"{self.summary} {self.effective_dof:.4g} effective parameters."
         return (
             f"{self.summary} Gradient of the training objective {self.gradient_norm:.2g} "
             f"({state}), {self.effective_dof:.4g} effective parameters."
@@ -87,25 +89,32 @@ class InfluenceScores(Result):
     unit : str
         What a score is measured in.
     scale : str
-        "effect": a change in that unit. "raw": g_q' (H + λI)⁻¹ g_i, without 1/n and correction.
-    correction : str
-        "leverage" (one Newton step without the row) or "none" (first order in its weight).
-    curvature, method : str
-        Which matrix was inverted, and how.
-    certificate : Certificate
-        Residuals, damping and stationarity.
+        "effect": a change in that unit. "raw": the method's bare formula, for influence functions
+        g_q' (H + λI)⁻¹ g_i; without 1/n and correction.
+    method : str
+        How the curvature was inverted; the name of the method where there is another one.
+    curvature : str or None
+        Which matrix was inverted; None if the method has none.
+    correction : str or None
+        "leverage" (one Newton step without the row), "none" (first order in its weight), or None
+        where the method knows no such choice.
+    certificate : Certificate or None
+        Residuals, damping and stationarity; None where no system of the full curvature is solved.
     sign : str
         What a positive score means.
+    note : str
+        What else one must know to read the numbers; "" if nothing.
     """
 
     values: Any
     unit: str
     scale: str
-    correction: str
-    curvature: str
     method: str
-    certificate: Certificate
+    curvature: str | None = None
+    correction: str | None = None
+    certificate: Certificate | None = None
     sign: str = field(default=SIGN)
+    note: str = ""
 
     @property
     def units(self) -> str:
@@ -174,10 +183,14 @@ class InfluenceScores(Result):
 
     def __repr__(self) -> str:
         shape = tuple(self.values.shape)
+        told = "".join(
+            f", {name}={value!r}"
+            for name, value in (("curvature", self.curvature), ("correction", self.correction))
+            if value is not None
+        )
         return (
             f"InfluenceScores({shape[0]} queries x {shape[1]} training rows, {self.units}; "
-            f"curvature={self.curvature!r}, method={self.method!r}, "
-            f"correction={self.correction!r})"
+            f"method={self.method!r}{told})" + (f"\n{self.note}" if self.note else "")
         )
 
 
