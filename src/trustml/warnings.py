@@ -33,3 +33,7 @@ class BackendWarning(TrustmlWarning):
 
 class DeterminismWarning(TrustmlWarning):
     """Two identical calls of the model gave different outputs."""
+
+
+class ApproximationWarning(TrustmlWarning):
+    """An approximation was measured against what it stands for, and is far off."""
