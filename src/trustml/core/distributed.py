@@ -195,9 +195,8 @@ def gather(compute: Callable[[], Tensor | None]) -> Tensor:
     padded = _placed(torch.zeros(shape, dtype=kind, device=device), group)
     if own is not None:
         padded[: len(own)] = own.detach().to(padded)
-    whole = padded.new_empty(len(counts) * shape[0], *head.shape)
-    dist.all_gather_into_tensor(whole, padded, group=group)
-    parts = whole.reshape(len(counts), *shape)
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded, group=group)
     rows = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
     return rows.to(device, head.dtype)
 
@@ -288,11 +287,14 @@ def _run(
     dtype, shape = (torch.float64, ()) if own is None else (own.dtype, tuple(own.shape))
     head = _Head(("sum", "rows").index(kind), state, dtype, shape)
     mine = _placed(head.encode(), group)
-    every = mine.new_empty(dist.get_world_size(group), len(mine))
-    dist.all_gather_into_tensor(every, mine, group=group)
-    heads = [_Head.decode(numbers) for numbers in every.tolist()]
+    every = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(every, mine, group=group)
+    heads = [_Head.decode(numbers.tolist()) for numbers in every]
     if failure is not None:
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure, group  # this frame and the error hold each other, and the group
     failed = [rank for rank, h in enumerate(heads) if h.state == _FAILED]
     if failed:
         raise RuntimeError(f"process {failed[0]} failed in this pass; its own error says why")
