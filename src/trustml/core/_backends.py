@@ -44,6 +44,8 @@ class Backend(ABC):
 
     def __init__(self, module: nn.Module, space: ParameterSpace) -> None:
         self.module, self.space = module, space
+        # Half precision has too few bits for sums: its gradients are added up in float32.
+        self.dtype = torch.promote_types(space.dtype, torch.float32)
 
     @abstractmethod
     def measure(self, inputs: Inputs, cotangents: Cotangents, read: Read) -> tuple[Tensor, Tensor]:
@@ -165,14 +167,14 @@ class Hooks(Backend):
         for (own, call), gradient in zip(calls, gradients, strict=True):
             if gradient is None:
                 continue
-            terms = explain(call._replace(gradient=gradient), own, space.dtype)
+            terms = explain(call._replace(gradient=gradient), own, self.dtype)
             for local, name in own.items():
                 if local not in terms:
                     raise NotCovered(f"no rule for {local} of {type(call.layer).__name__}")
                 parts[name].append(terms[local])
         for name in space.names:
             if not parts[name]:
-                zeros = torch.zeros(n, space.shapes[name].numel(), dtype=space.dtype)
+                zeros = torch.zeros(n, space.shapes[name].numel(), dtype=self.dtype)
                 parts[name].append(Dense(zeros.to(space.device)))
         return [(space.slices[name], add(parts[name])) for name in space.names]
 
@@ -188,7 +190,7 @@ class _Rowwise(Backend):
         found = []
         for where in chunks(len(outputs), r * self.space.size):
             part = apply(lambda x, where=where: x[where], inputs)  # type: ignore[misc]
-            gradients = self.gradients(part, u[where]).detach()
+            gradients = self.gradients(part, u[where]).detach().to(self.dtype)
             each = [read([(s, Dense(gradients[:, j, s])) for s in slices]) for j in range(r)]
             found.append(torch.stack(each, 1) if stacked else each[0])
         return outputs, torch.cat(found)
@@ -231,7 +233,7 @@ class Loop(_Rowwise):
         tensors = self.tensors(graph=True)
         chosen = [tensors[name] for name in self.space.names]
         b, r = u.shape[0], u.shape[1]
-        rows = torch.zeros(b, r, self.space.size, dtype=self.space.dtype, device=self.space.device)
+        rows = torch.zeros(b, r, self.space.size, dtype=self.dtype, device=self.space.device)
         for i in range(b):
             row = apply(lambda part, i=i: part[i : i + 1], inputs)  # type: ignore[misc]
             with torch.enable_grad():

@@ -122,6 +122,12 @@ def without_vmap_notice() -> Iterator[None]:
         yield
 
 
+def _plain(x: Any, dtype: torch.dtype) -> Any:
+    if not isinstance(x, Tensor):
+        return x
+    return x.detach().to(dtype) if x.is_floating_point() else x.detach()
+
+
 def _by_row(x: Tensor, n: int) -> Tensor:
     return x.reshape(n, len(x) // n, *x.shape[1:])
 
@@ -263,15 +269,18 @@ def _group_norm(call: Call) -> dict[str, Term]:
 def _batch_norm(call: Call) -> dict[str, Term]:
     layer = call.layer
     _need_rows(call, 2)
-    x = F.batch_norm(call.input, layer.running_mean, layer.running_var, eps=layer.eps)
+    mean, variance = (seen.to(call.input) for seen in (layer.running_mean, layer.running_var))
+    x = F.batch_norm(call.input, mean, variance, eps=layer.eps)
     return _scaled(call, x, (1,))
 
 
 def _instance_norm(call: Call) -> dict[str, Term]:
     layer = call.layer
     _need_dims(call, layer._get_no_batch_dim() + 1)
-    mean, variance = layer.running_mean, layer.running_var
-    x = F.instance_norm(call.input, mean, variance, use_input_stats=mean is None, eps=layer.eps)
+    if layer.running_mean is None:
+        return _scaled(call, F.instance_norm(call.input, eps=layer.eps), (1,))
+    mean, variance = (seen.to(call.input) for seen in (layer.running_mean, layer.running_var))
+    x = F.instance_norm(call.input, mean, variance, use_input_stats=False, eps=layer.eps)
     return _scaled(call, x, (1,))
 
 

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trustml.core._backends import Backend, Hooks, Loop, Terms, Vmap
 from trustml.core.batches import Inputs, apply, batch_length, is_out_of_memory
+from trustml.core.modes import precision
 from trustml.core.parameters import ParameterSpace
 from trustml.core.validation import check_finite
 from trustml.warnings import BackendWarning, DeterminismWarning
@@ -104,7 +105,8 @@ def _fault(backend: Backend, probe: Inputs, reference: Tensor) -> str | None:
     try:
         error = _disagreement(backend, probe, reference)
         dtype = backend.space.dtype
-        if error > _TOLERANCE and (error < _ROUNDING or dtype in _HALF) and dtype != torch.float64:
+        coarse = dtype in _HALF or precision() is not None
+        if error > _TOLERANCE and (error < _ROUNDING or coarse) and dtype != torch.float64:
             error = _disagreement_in_double(backend, probe)
     except Exception as problem:  # whatever a module's own code raises under vmap or hooks
         if is_out_of_memory(problem):

@@ -39,6 +39,8 @@ class PerExampleGradients:
         What is used; "auto" until the first batch.
     reason : str
         Why.
+    dtype : torch.dtype
+        Of the gradients: the parameters', float32 where they have half precision.
 
     Raises
     ------
@@ -67,6 +69,7 @@ class PerExampleGradients:
                 "the plain nn.Module that it was made of, or an exported one (torch.export)"
             )
         self.module, self.space = module, space
+        self.dtype = torch.promote_types(space.dtype, torch.float32)
         self.backend: str = backend
         self.reason = "not tried on a batch yet"
         self._chosen: Backend | None = None
@@ -99,7 +102,7 @@ class PerExampleGradients:
         inputs, cotangents
             As for ``rows``.
         vectors : Tensor of shape (p, k)
-            In the order of the parameter space; used in its dtype.
+            In the order of the parameter space; used in ``dtype``.
 
         Returns
         -------
@@ -117,7 +120,7 @@ class PerExampleGradients:
                 f"vectors must have shape ({self.space.size}, k), got {tuple(vectors.shape)}"
             )
 
-        columns = vectors.detach().to(self.space.device, self.space.dtype)
+        columns = vectors.detach().to(self.space.device, self.dtype)
 
         def read(terms: Terms) -> Tensor:
             return torch.stack([term.dot(columns[s]) for s, term in terms]).sum(0)
