@@ -1,16 +1,11 @@
-"""Label errors, and the linear datamodeling score."""
+"""Label errors."""
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_diabetes, load_digits, load_iris
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from trustml.influence import (
-    InfluenceFunctions,
-    find_mislabeled,
-    leave_one_out,
-    linear_datamodeling_score,
-)
+from trustml.influence import InfluenceFunctions, find_mislabeled
 from trustml.model import wrap
 
 
@@ -78,55 +73,6 @@ def test_bad_input():
         find_mislabeled(LogisticRegression().fit(X, y))
     with pytest.raises(ValueError, match="positive integer"):
         find_mislabeled(model).top(-1)
-
-
-def lds_problem():
-    X, y = load_diabetes(return_X_y=True)
-    model = wrap(Ridge(alpha=0.2).fit(X[:80], y[:80]), train=(X[:80], y[:80]))
-    return model, X[80:110], y[80:110]
-
-
-def test_scores_rank_the_losses_of_retrained_models():
-    model, Xq, yq = lds_problem()
-    scores = InfluenceFunctions(model).fit().scores(Xq, yq)
-    result = linear_datamodeling_score(
-        scores, model, Xq, yq, subsets=15, fraction=0.8, random_state=0
-    )
-    assert result.score > 0.7
-    assert result.interval.low > 0.5
-    assert result.interval.contains(result.score)
-    assert result.per_query.shape == (30,)
-    backwards = linear_datamodeling_score(
-        -scores.values, model, Xq, yq, subsets=15, fraction=0.8, random_state=0
-    )
-    assert backwards.score == pytest.approx(-result.score)
-
-
-def test_leave_one_out_subsets_correlate_with_the_ground_truth():
-    model, Xq, yq = lds_problem()
-    truth = np.zeros((30, 80))
-    rows = np.arange(6)
-    truth[:, :6] = leave_one_out(model, rows, Xq, yq)
-    keep = np.ones((6, 80), bool)
-    keep[rows, rows] = False
-    result = linear_datamodeling_score(truth, model, Xq, yq, subsets=keep, random_state=0)
-    np.testing.assert_allclose(result.per_query, 1.0)
-
-
-def test_bad_subsets():
-    model, Xq, yq = lds_problem()
-    scores = np.zeros((30, 80))
-    for kwargs, message in (
-        ({"fraction": 1.5}, "fraction"),
-        ({"subsets": 1}, "at least two"),
-        ({"subsets": np.ones((3, 79), bool)}, "boolean array"),
-        ({"subsets": np.ones((3, 80))}, "boolean array"),
-        ({"seeds": 0}, "positive integer"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            linear_datamodeling_score(scores, model, Xq, yq, **kwargs)
-    with pytest.raises(ValueError, match="scores must have shape"):
-        linear_datamodeling_score(scores[:3], model, Xq, yq)
 
 
 def test_the_ranking_prints_as_a_table():

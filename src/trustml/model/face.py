@@ -47,6 +47,8 @@ class Model:
         One per input column.
     batch_size : int or "auto"
         Rows per forward pass.
+    refit : callable or None
+        How it is trained anew.
 
     Examples
     --------
@@ -76,7 +78,7 @@ class Model:
         self.task, self.loss_fn = task, loss_fn
         self.bounds, self.feature_names, self.batch_size = bounds, feature_names, passes.batch_size
         self._converted, self._passes, self._labels = converted, passes, labels
-        self._training, self._refit, self._class_names = training, refit, class_names
+        self._training, self.refit, self._class_names = training, refit, class_names
         self._train: Data | None = None
         self._objective: Objective | None = None
 
@@ -333,9 +335,8 @@ class Model:
         indices : array-like of int, or mask
             Rows of ``train`` that are kept.
         random_state : int or None
-            Seed of a random training: the estimator's ``random_state``, or that of
-            ``train_fn(X, y, random_state=seed)`` if it takes one; the global generators are seeded
-            for the call too. None: as ``train_fn`` or the estimator has it.
+            Seed of the training (``train_fn``'s too, if it takes ``random_state=``), and meanwhile
+            of the global generators. None: as the training has it.
 
         Returns
         -------
@@ -347,13 +348,11 @@ class Model:
             If there is no way to train it.
         """
         self.require_train("retrain")
-        if self._refit is None:
-            raise TypeError(
-                f"{self!r} cannot be trained anew: pass train_fn=, a callable (X, y) -> fitted "
-                "estimator, to wrap"
-            )
+        if self.refit is None:
+            how = "pass train_fn=, a callable (X, y) -> fitted estimator, to wrap"
+            raise TypeError(f"{self!r} cannot be trained anew: {how}")
         training: Training = self._training  # type: ignore[assignment]
-        return self._refit(*training.subset(training.positions(indices)), training.n, random_state)
+        return self.refit(*training.subset(training.positions(indices)), training.n, random_state)
 
     def replace(self, space: ParameterSpace, vector: Tensor, without: Any = None) -> Model:
         """Return a copy with these parameters (p,); rows ``without`` leave J, its n and R stay."""
