@@ -132,6 +132,14 @@ class CrossEntropy(OutputLoss):
         full[:, tokens, :, tokens, :] = blocks.transpose(0, 1)
         return full.reshape(n, t * c, t * c)
 
+    def hessian_root(self, outputs: Tensor, targets: Tensor, vectors: Tensor) -> Tensor:
+        """Return ``√Σq (√p ∘ v - p √p'v)``, without a factor of all tokens of a sequence."""
+        total = self._mass(outputs, targets).sum(-1, keepdim=True).clamp_min(0).sqrt()[:, None]
+        root = outputs.softmax(-1).sqrt()[:, None]
+        v = root * vectors.reshape(len(outputs), -1, *outputs.shape[1:])
+        product: Tensor = total * (v - root.square() * v.sum(-1, keepdim=True))
+        return product.reshape(vectors.shape)
+
     def sample(self, outputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return class indices drawn from the softmax."""
         p = outputs.softmax(-1).reshape(-1, outputs.shape[-1])

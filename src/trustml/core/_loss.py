@@ -42,6 +42,10 @@ class OutputLoss(ABC):
     def hessian_factor(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return S of shape (n, c, r): S S' is the PSD part of the Hessian of flat outputs."""
 
+    def hessian_root(self, outputs: Tensor, targets: Tensor, vectors: Tensor) -> Tensor:
+        """Return S v of each row's vectors v (n, r, c), S as in ``hessian_factor``."""
+        return vectors @ self.hessian_factor(outputs, targets).mT
+
     @abstractmethod
     def sample(self, outputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return targets drawn from the distribution that the outputs stand for."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trustml.ihvp.fisher import EmpiricalFisher
+from trustml.core.validation import check_choice
+from trustml.ihvp.blocks import BlockDiagonal
+from trustml.ihvp.ekfac import Ekfac
+from trustml.ihvp.fisher import EmpiricalFisher, Fisher
 from trustml.ihvp.gauss_newton import GaussNewton
 from trustml.ihvp.hessian import Hessian
+from trustml.ihvp.kfac import Kfac
 from trustml.ihvp.matrices import Diagonal
 from trustml.ihvp.objective import Objective, check_objective
 from trustml.ihvp.operators import LinearOperator
-
-_LATER = ("fisher", "kfac", "ekfac")
 
 
 def diagonal(objective: Objective) -> Diagonal:
@@ -22,19 +24,28 @@ def diagonal(objective: Objective) -> Diagonal:
 CURVATURES: dict[str, Callable[[Objective], LinearOperator]] = {
     "gauss_newton": GaussNewton,
     "hessian": Hessian,
+    "fisher": Fisher,
     "empirical_fisher": EmpiricalFisher,
+    "ekfac": Ekfac,
+    "kfac": Kfac,
+    "block_diagonal": BlockDiagonal,
     "diagonal": diagonal,
 }
 
 
-def curvature(name: str, objective: Objective) -> LinearOperator:
+def curvature(
+    name: str | Callable[[Objective], LinearOperator], objective: Objective
+) -> LinearOperator:
     """Return the curvature of an objective that a name means.
 
     Parameters
     ----------
-    name : {"auto", "gauss_newton", "hessian", "empirical_fisher", "diagonal"}
-        "auto" is Gauss-Newton: positive semi-definite, equal to the Hessian where the outputs are
-        linear in the parameters, and solvable in output space. "diagonal" is Gauss-Newton's.
+    name : str or callable
+        "auto" is "gauss_newton": positive semi-definite, equal to the Hessian where the outputs are
+        linear in the parameters, and solvable in output space. Then "hessian", "fisher",
+        "empirical_fisher", and approximations of Gauss-Newton: "block_diagonal", "ekfac", "kfac",
+        "diagonal". A callable maps the objective to its curvature, for instance
+        ``functools.partial(ihvp.Ekfac, fisher="monte-carlo")``.
     objective : Objective
         Its regulariser is part of every curvature.
 
@@ -44,13 +55,18 @@ def curvature(name: str, objective: Objective) -> LinearOperator:
 
     Raises
     ------
-    ValueError
-        If there is no such curvature.
+    TypeError
+        If a callable returns no operator.
     """
     check_objective(objective)
+    if callable(name):
+        operator = name(objective)
+        if not isinstance(operator, LinearOperator):
+            raise TypeError(
+                f"a curvature must be a trustml.ihvp operator, got {type(operator).__name__}"
+            )
+        return operator
     if name == "auto":
         name = "gauss_newton"
-    if name not in CURVATURES:
-        later = " (it comes with a later version)" if name in _LATER else ""
-        raise ValueError(f"curvature must be one of {['auto', *CURVATURES]}, got {name!r}{later}")
+    check_choice(name, "curvature", ("auto", *CURVATURES))
     return CURVATURES[name](objective)

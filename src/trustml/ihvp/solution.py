@@ -30,6 +30,10 @@ class Status(Enum):
         "the tolerance is below what this matrix allows in its arithmetic: "
         "raise tol or the damping, or use a float64 model"
     )
+    APPROXIMATE = (
+        "the inverse is that of an approximation of the matrix, and the residual says how far off "
+        'it is: use method="cg" for the matrix itself'
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,149 @@
+"""Matrices that are diagonal in a Kronecker product of two bases, block by block."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trustml.core.random import RandomState
+from trustml.core.validation import check_choice
+from trustml.ihvp._fisher_roots import FisherKind, FisherRoots
+from trustml.ihvp._kronecker_factors import KroneckerFactors, Shared
+from trustml.ihvp.objective import Objective, check_objective
+from trustml.ihvp.operators import LinearOperator, dense_from_products
+
+
+@dataclass(frozen=True)
+class Block:
+    """(Q_o ⊗ Q_m) diag(values) (Q_o ⊗ Q_m)' on the coordinates of one layer.
+
+    Attributes
+    ----------
+    where : Tensor of shape (o, m)
+        Places in the flat vector; the last column is the layer's bias, if it has one.
+    outer, inner : Tensor of shape (o, o), (m, m)
+        Eigenvectors of the output gradients' and of the inputs' second moments, in columns.
+    values : Tensor of shape (o, m)
+        Eigenvalues, weight decay left out.
+    decay, bias_decay : float
+        Weight decay of the layer's weights and of the last column.
+    """
+
+    where: Tensor
+    outer: Tensor
+    inner: Tensor
+    values: Tensor
+    decay: float
+    bias_decay: float
+
+    def rotate(self, vectors: Tensor) -> Tensor:
+        """Return the coordinates (o, m, k) of vectors (p, k) in the eigenbasis."""
+        o, m = self.where.shape
+        picked = vectors[self.where.reshape(-1)].reshape(o, -1)
+        turned = (self.outer.to(vectors.dtype).T @ picked).reshape(o, m, -1)
+        return self.inner.to(vectors.dtype).T @ turned
+
+    def restore(self, coordinates: Tensor, out: Tensor) -> None:
+        """Write vectors of these coordinates (o, m, k) to their places in ``out`` (p, k)."""
+        o, m, k = coordinates.shape
+        turned = self.inner.to(out.dtype) @ coordinates
+        out[self.where.reshape(-1)] = (self.outer.to(out.dtype) @ turned.reshape(o, -1)).reshape(
+            o * m, k
+        )
+
+    def diagonal(self) -> Tensor:
+        """Return the diagonal as (o, m), weight decay left out."""
+        return self.outer.square() @ self.values @ self.inner.square().T
+
+
+class KroneckerOperator(LinearOperator):
+    """What K-FAC and EK-FAC share: blocks in Kronecker eigenbases, a diagonal for the rest.
+
+    Attributes
+    ----------
+    blocks : tuple of Block
+        One a layer and group.
+    rest : Tensor of shape (q,)
+        Places of the parameters that have no block.
+    rest_values : Tensor of shape (q,)
+        Their diagonal, weight decay left out.
+    uncovered : tuple of str
+        Their names.
+    shift : Tensor of shape (p,)
+        Weight decay.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        fisher: FisherKind,
+        shared: Shared,
+        samples: int,
+        random_state: RandomState,
+        corrected: bool,
+    ) -> None:
+        check_choice(shared, "shared", ("expand", "reduce"))
+        self.objective = check_objective(objective)
+        space = objective.space
+        self.size, self.dtype, self.device = space.size, space.dtype, space.device
+        self.is_psd = True
+        self.shift = objective.weight_decay.double()
+        self._roots = FisherRoots(objective, fisher, samples, random_state)
+        self.fisher, self.shared = self._roots.kind, shared
+        factors = KroneckerFactors(objective, self._roots, shared, keep=corrected)
+        moments, self.rest_values = factors.moments()
+        self.rest, self.uncovered = factors.rest, factors.uncovered
+        bases, values = [], []
+        for inner, outer in moments:
+            (a, q_in), (b, q_out) = torch.linalg.eigh(inner), torch.linalg.eigh(outer)
+            bases.append((q_in, q_out))
+            values.append(b.clamp_min(0)[:, :, None] * a.clamp_min(0)[:, None, :])
+        if corrected:
+            values = factors.corrected(bases)
+        self.blocks = tuple(
+            self._block(layer.where[j], q_out[j], q_in[j], v[j])
+            for layer, (q_in, q_out), v in zip(factors.layers, bases, values, strict=True)
+            for j in range(len(v))
+        )
+
+    def _block(self, where: Tensor, outer: Tensor, inner: Tensor, values: Tensor) -> Block:
+        decay, last = float(self.shift[where[0, 0]]), float(self.shift[where[0, -1]])
+        return Block(where, outer, inner, values, decay, last)
+
+    def matmat(self, vectors: Tensor) -> Tensor:
+        """Return the product with ``vectors`` of shape (p, k)."""
+        product = torch.empty_like(vectors)
+        product[self.rest] = self.rest_values.to(vectors.dtype)[:, None] * vectors[self.rest]
+        for block in self.blocks:
+            scaled = block.values.to(vectors.dtype)[:, :, None] * block.rotate(vectors)
+            block.restore(scaled, product)
+        return product.addcmul_(self.shift.to(vectors.dtype)[:, None], vectors)
+
+    def dense(self) -> Tensor:
+        """Return the matrix in float64."""
+        return dense_from_products(self.double())
+
+    def diagonal(self) -> Tensor:
+        """Return the diagonal of shape (p,)."""
+        entries = self.shift.clone()
+        entries[self.rest] += self.rest_values
+        for block in self.blocks:
+            entries[block.where] += block.diagonal()
+        return entries.to(self.dtype)
+
+    def double(self) -> LinearOperator:
+        """Return the same matrix with products in float64: the factors are not computed anew."""
+        twin = copy.copy(self)
+        twin.dtype = torch.float64
+        return twin
+
+    def __repr__(self) -> str:
+        """Name, size, the Fisher matrix meant, and what has no Kronecker factors."""
+        rest = f"; diagonal for {', '.join(self.uncovered)}" if self.uncovered else ""
+        return (
+            f"{type(self).__name__}(size={self.size}, dtype={self.dtype}, {self.fisher} Fisher "
+            f"with {self._roots.rank} directions a row, {len(self.blocks)} blocks{rest})"
+        )

@@ -1,0 +1,207 @@
+"""The damped inverse of K-FAC and EK-FAC in closed form, for their own matrix or another.
+
+In a layer's eigenbasis the damped matrix is diag(values + wd + λ). A bias with another weight
+decay than its weights adds a multiple of u u' to the coordinates of each output direction, u the
+row of the bias in the inputs' eigenvectors, which Sherman and Morrison's formula inverts exactly.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from trustml.core._terms import chunks
+from trustml.ihvp._kronecker import Block, KroneckerOperator
+from trustml.ihvp.ekfac import Ekfac
+from trustml.ihvp.kfac import Kfac
+from trustml.ihvp.operators import Damped, LinearOperator, Scaled, leaves, total_damping
+from trustml.ihvp.solution import Status
+from trustml.ihvp.solvers.base import NOT_FINITE, Applied, Factorization
+from trustml.ihvp.solvers.blocks import as_blocks
+from trustml.ihvp.solvers.spectral import RANK_TOLERANCE
+
+
+def as_kronecker(operator: LinearOperator) -> tuple[KroneckerOperator, float] | None:
+    """Read an expression as c · (K-FAC or EK-FAC), damped; None if it is something else."""
+    if isinstance(operator, KroneckerOperator):
+        return operator, 1.0
+    if isinstance(operator, Damped):
+        return as_kronecker(operator.inner)
+    if isinstance(operator, Scaled) and operator.factor > 0:
+        found = as_kronecker(operator.inner)
+        return None if found is None else (found[0], found[1] * operator.factor)
+    return None
+
+
+def closed_form(operator: LinearOperator) -> str | None:
+    """Return the method that inverts a structured operator exactly; None if it has none."""
+    found = as_kronecker(operator)
+    if found is not None:
+        return type(found[0]).__name__.lower()
+    return "blocks" if as_blocks(operator) is not None else None
+
+
+class _KroneckerFactorization(Factorization):
+    """What both methods share; concrete classes say which approximation they build.
+
+    Parameters
+    ----------
+    operator : LinearOperator
+        The matrix, damping included. A damped Kfac or Ekfac is inverted exactly; for another
+        operator of an objective the approximation's inverse is applied, and the residual is that
+        of the operator asked about.
+    tol : float
+        The relative residual that counts as converged.
+    reason : str
+        Why this method.
+    """
+
+    kind: type[Kfac | Ekfac]
+
+    def __init__(
+        self,
+        operator: LinearOperator,
+        tol: float,
+        max_iterations: int | None = None,
+        reason: str = "asked for",
+    ) -> None:
+        self.operator, self.tol = operator, tol
+        found = as_kronecker(operator)
+        if found is None:
+            approximation, scale = self._approximate(operator), 1.0
+            self._status = Status.APPROXIMATE
+            told = f"the inverse of {type(approximation).__name__} instead of the operator's"
+        else:
+            approximation, scale = found
+            self._status = Status.CONVERGED
+            told = (
+                "closed form; the matrix is itself an approximation, "
+                f"{type(approximation).__name__} with the {approximation.fisher} Fisher"
+            )
+        self.method = type(approximation).__name__.lower()
+        self.method_reason = f"{reason}: {told}"
+        self.approximation = approximation
+        self._exact = operator.double()
+        damping = total_damping(operator)[0]
+        self._blocks = [_Inverse(block, scale, damping) for block in approximation.blocks]
+        self._rest = scale * (approximation.rest_values + approximation.shift[approximation.rest])
+        self._rest = self._rest + damping
+        smallest = [block.smallest for block in self._blocks]
+        largest = [block.largest for block in self._blocks]
+        if len(self._rest):
+            smallest.append(float(self._rest.min()))
+            largest.append(float(self._rest.max()))
+        if not math.isfinite(sum(largest)):
+            raise ValueError(NOT_FINITE)
+        self._min = min(smallest)
+        null = RANK_TOLERANCE * math.sqrt(operator.size) * max(largest)
+        self._singular = self._min <= null
+        for block in self._blocks:
+            block.drop(null)
+        self._rest_inverse = torch.where(self._rest > null, 1 / self._rest, 0.0)
+
+    def _approximate(self, operator: LinearOperator) -> KroneckerOperator:
+        objectives = [getattr(leaf, "objective", None) for leaf in leaves(operator)]
+        known = [objective for objective in objectives if objective is not None]
+        if len(known) != 1 or known[0].space.size != operator.size:
+            raise ValueError(
+                f'method "{self.kind.__name__.lower()}" needs the curvature of one Objective plus '
+                f"damping, got {type(operator).__name__} of {len(known)} objectives; use "
+                'method="cg"'
+            )
+        return self.kind(known[0])
+
+    def _apply(self, b: Tensor) -> Applied:
+        x = torch.empty_like(b)
+        x[self.approximation.rest] = self._rest_inverse[:, None] * b[self.approximation.rest]
+        for s in chunks(b.shape[1], len(b)):
+            for block in self._blocks:
+                block.solve(b[:, s], x[:, s])
+        status = Status.RANK_DEFICIENT if self._singular else self._status
+        return Applied(x, 0, status, self._min)
+
+    def _product(self, x: Tensor) -> Tensor:
+        return self._exact.matmat(x.to(self._exact.dtype)).double()
+
+    def _quadratic_form(self, b: Tensor) -> Tensor:
+        rest = b[self.approximation.rest].square()
+        form = (self._rest_inverse[:, None] * rest).sum(0)
+        for block in self._blocks:
+            form += block.quadratic_form(b)
+        return form
+
+    def logdet(self) -> float:
+        """Return log det A; −inf where A is singular."""
+        if self._singular:
+            return -math.inf
+        return float(self._rest.log().sum()) + sum(block.logdet() for block in self._blocks)
+
+    def trace(self) -> float:
+        """Return the trace of A⁻¹; inf where A is singular."""
+        if self._singular:
+            return math.inf
+        return float((1 / self._rest).sum()) + sum(block.trace() for block in self._blocks)
+
+
+class KfacFactorization(_KroneckerFactorization):
+    """The inverse of K-FAC plus damping, exact by eigenvectors: no damping of the factors."""
+
+    kind = Kfac
+
+
+class EkfacFactorization(_KroneckerFactorization):
+    """The inverse of EK-FAC plus damping, exact."""
+
+    kind = Ekfac
+
+
+class _Inverse:
+    """Of one block: diag(d) − c u u' for each output direction, with u the bias's row."""
+
+    def __init__(self, block: Block, scale: float, damping: float) -> None:
+        self._block = block
+        self._d = scale * (block.values + block.decay) + damping
+        self._c = scale * (block.decay - block.bias_decay)
+        self._u = block.inner[-1]
+        self.largest = float(self._d.max())
+        self.smallest = float((self._d - max(self._c, 0.0) * self._u.square()).min())
+
+    def drop(self, null: float) -> None:
+        """Prepare the inverse, with nothing along directions of eigenvalues up to ``null``."""
+        self._inverse = torch.where(self._d > null, 1 / self._d, 0.0)
+        if self._c:
+            self._z = self._inverse * self._u  # (o, m)
+            self._rest = 1 - self._c * (self._z * self._u).sum(1)
+            if bool((self._rest <= RANK_TOLERANCE).any()) or bool((self._d <= null).any()):
+                raise ValueError(
+                    "a bias has another weight decay than its weights, and the curvature with it "
+                    "is singular: add damping, for instance A + 1e-6"
+                )
+
+    def _divide(self, z: Tensor) -> Tensor:
+        """Return the inverse times coordinates (o, m, k)."""
+        divided = self._inverse[:, :, None] * z
+        if self._c:
+            pull = torch.einsum("om,omk->ok", self._z, z) * (self._c / self._rest)[:, None]
+            divided += self._z[:, :, None] * pull[:, None, :]
+        return divided
+
+    def solve(self, b: Tensor, x: Tensor) -> None:
+        """Write the block's part of A⁻¹b into x."""
+        self._block.restore(self._divide(self._block.rotate(b)), x)
+
+    def quadratic_form(self, b: Tensor) -> Tensor:
+        z = self._block.rotate(b)
+        return (z * self._divide(z)).sum((0, 1))
+
+    def logdet(self) -> float:
+        bordered = float(self._rest.log().sum()) if self._c else 0.0
+        return float(self._d.log().sum()) + bordered
+
+    def trace(self) -> float:
+        total = float(self._inverse.sum())
+        if self._c:
+            total += float((self._c * self._z.square().sum(1) / self._rest).sum())
+        return total
