@@ -100,19 +100,21 @@ class Factorization(ABC):
         applied, products = Applied(x.double(), 0, Status.CONVERGED, float("nan")), 0
         residual = torch.zeros(columns.shape[1], dtype=torch.float64, device=columns.device)
         if bool(nonzero.any()):
-            b = columns[:, nonzero]
+            # A view where no column is left out: copies of a large block are dear.
+            where = slice(None) if bool(nonzero.all()) else nonzero
+            b = columns[:, where]
             # A power of two: scaling rounds nothing.
             scale = torch.exp2(b.double().abs().amax(dim=0).log2().floor())
             applied = self._apply(b.double() / scale)
-            x[:, nonzero] = (applied.x * scale).to(columns.dtype)
-            found = x[:, nonzero].double()
+            x[:, where] = (applied.x * scale).to(columns.dtype)
+            found = x[:, where].double()
             error, products = applied.residual, applied.products
             if applied.norms is not None:
-                residual[nonzero] = applied.norms
+                residual[where] = applied.norms
             elif error is not None and torch.equal(found / scale, applied.x):
-                residual[nonzero] = relative_norms(error, b.double() / scale)
+                residual[where] = relative_norms(error, b.double() / scale)
             else:
-                residual[nonzero] = relative_norms(b.double() - self._product(found), b)
+                residual[where] = relative_norms(b.double() - self._product(found), b)
                 products += found.shape[1]
         converged = residual <= self.tol
         damping, reason = total_damping(self.operator)
@@ -248,6 +250,7 @@ def _settle(status: Status, all_converged: bool, iterations: int) -> Status:
     """Let the certificate overrule the method's own opinion."""
     if status is Status.CONVERGED and not all_converged:
         return Status.INACCURATE
-    if status in (Status.MAX_ITERATIONS, Status.INACCURATE) and all_converged:
+    doubtful = (Status.MAX_ITERATIONS, Status.INACCURATE, Status.APPROXIMATE)
+    if status in doubtful and all_converged:
         return Status.CONVERGED
     return status
