@@ -1,5 +1,6 @@
 import pytest
 import torch
+from sklearn.datasets import load_iris
 from torch import nn
 
 from trustml import ihvp
@@ -19,6 +20,21 @@ def convolutional():
     )
 
 
+def trained():
+    X, y = load_iris(return_X_y=True)
+    X = torch.tensor(X - X.mean(0))
+    y = torch.tensor(y)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(4, 30), nn.Tanh(), nn.Linear(30, 3)).double()
+    optimiser = torch.optim.Adam(net.parameters(), lr=5e-2)
+    for _ in range(300):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(net(X), y).backward()
+        optimiser.step()
+    return ihvp.Objective(net, None, (X, y))
+
+
 def test_a_convolution_uses_its_weights_many_times():
     net = convolutional()
     J = ihvp.Objective(net, None, images())
@@ -30,14 +46,36 @@ def test_a_convolution_uses_its_weights_many_times():
 
 def test_few_right_hand_sides_of_a_dear_matrix_are_iterated(monkeypatch):
     J = ihvp.Objective(convolutional(), None, images(200), weight_decay=1e-2)
-    monkeypatch.setattr("trustml.ihvp.auto._DIRECT_BUDGET", 1e6)
+    monkeypatch.setattr("trustml.ihvp.auto._CHEAP", 1e6)
     H = ihvp.Hessian(J)
-    assert choose_method(H, 1)[0] == "cg"
-    assert choose_method(H, 1000)[0] == "cholesky"
+    assert choose_method(H + 10.0, 1)[0] == "cg"
+    assert choose_method(H + 1e-3, 10_000)[0] == "cholesky"
     assert ihvp.factorize(H + 10.0, columns=1).method == "cg"
-    assert ihvp.factorize(H + 10.0).method == "cholesky"
+    assert ihvp.factorize(H + 10.0, columns=10_000, tol=1e-9).method == "cholesky"
     with pytest.raises(ValueError, match="columns"):
         ihvp.factorize(H, columns=0)
+
+
+def test_the_output_rows_that_matter_are_preferred_where_they_are_few(monkeypatch):
+    J = trained()
+    monkeypatch.setattr("trustml.ihvp.auto._CHEAP", 1e3)
+    A = ihvp.GaussNewton(J) + 1e-2
+    method, reason = choose_method(A, 1000)
+    assert method == "compressed"
+    assert "suffice" in reason
+    # A tolerance that no row can be spared for, or parameters that nothing holds.
+    assert choose_method(A, 1000, tol=1e-15)[0] != "compressed"
+    assert choose_method(ihvp.GaussNewton(J), 1000)[0] != "compressed"
+
+
+def test_iterations_are_probed_before_they_are_believed(monkeypatch):
+    monkeypatch.setattr("trustml.ihvp.auto._CHEAP", 1e3)
+    generator = torch.Generator().manual_seed(0)
+    Q = torch.linalg.qr(torch.randn(200, 200, generator=generator, dtype=torch.float64))[0]
+    easy = ihvp.Dense(Q @ torch.diag(1 + 0.1 * torch.rand(200, dtype=torch.float64)) @ Q.T)
+    hard = ihvp.Dense(Q @ torch.diag(torch.logspace(0, 8, 200, dtype=torch.float64)) @ Q.T)
+    assert choose_method(easy, 20)[0] == "cg"
+    assert choose_method(hard, 20)[0] == "cholesky"
 
 
 @pytest.mark.parametrize("method", ["cholesky", "dual", "cg"])

@@ -27,11 +27,11 @@ from trustml.ihvp.solvers.spectral import SpectralFactor
 # this is 100 t, and one refinement mends the others. Above a tenth they would be too many.
 _SLACK, _CONTRACTION = 100.0, 0.1
 # Above this tolerance float32 keeps enough digits.
-_SINGLE = 1e-4
+SINGLE = 1e-4
 _REFINEMENTS = 20
 # The certificate's random columns, and the part of a χ² variable's mean that it falls short of
 # with a probability of 1e-9 (64 degrees of freedom).
-_SKETCH, _QUANTILE = 64, 0.27
+SKETCH, _QUANTILE = 64, 0.27
 _BLOCK = 1024
 
 
@@ -67,6 +67,11 @@ def select_rows(operator: LinearOperator, tol: float) -> Selection | None:
     Selection or None
         None where the operator is no such sum, or some parameter has neither weight decay nor
         damping, so that no remainder is small against it.
+
+    Raises
+    ------
+    ValueError
+        If a row is not finite.
     """
     low_rank = as_low_rank(operator)
     if low_rank is None or low_rank.core is None or not bool((low_rank.diagonal > 0).all()):
@@ -109,7 +114,7 @@ class CompressedFactorization(Factorization):
         max_iterations: int | None = None,
         reason: str = "asked for",
     ) -> None:
-        self._exact = operator if tol >= _SINGLE else operator.double()
+        self._exact = operator if tol >= SINGLE else operator.double()
         selection, low_rank = select_rows(self._exact, tol), as_low_rank(self._exact)
         if selection is None or low_rank is None or low_rank.core is None:
             raise ValueError(
@@ -124,10 +129,10 @@ class CompressedFactorization(Factorization):
         self.method_reason = f"{reason}; {self.n_kept} of {total} output rows kept"
         self._diagonal = low_rank.diagonal[:, None]
         rows = low_rank.core.factor_rows(selection.examples, selection.columns)
-        self._rows = rows.mul_(math.sqrt(low_rank.scale))
+        self._rows = rows * math.sqrt(low_rank.scale)
         self._gram = SpectralFactor(self._middle(), definite=True)
         generator = torch.Generator().manual_seed(0)
-        z = torch.randn(operator.size, _SKETCH, generator=generator, dtype=torch.float64)
+        z = torch.randn(operator.size, SKETCH, generator=generator, dtype=torch.float64)
         self._z = z.to(rows)
         self._az = self._exact.matmat(self._z)
         if not bool(torch.isfinite(self._az).all()):
@@ -142,7 +147,8 @@ class CompressedFactorization(Factorization):
         for start in range(0, m, _BLOCK):  # the lower triangle
             block = slice(start, start + _BLOCK)
             gram[start:, block] = w[start:] @ scaled[block].T
-            gram[block, start:] = gram[start:, block].T
+            stop = start + _BLOCK
+            gram[block, stop:] = gram[stop:, block].T
         if same:
             gram /= self._diagonal[0]
         gram.diagonal().add_(1.0)
@@ -174,14 +180,16 @@ class CompressedFactorization(Factorization):
         """Return M⁻¹ b."""
         y = b / self._diagonal
         weights = self._gram.solve((self._rows @ y.to(self._rows.dtype)).double())
-        return y - (self._rows.T @ weights.to(self._rows.dtype)).double() / self._diagonal
+        gone: Tensor = (self._rows.T @ weights.to(self._rows.dtype)).double()
+        return y - gone / self._diagonal
 
     def _bound(self, x: Tensor, b: Tensor) -> Tensor:
         """Return what ‖b − A x‖ / ‖b‖ is below, but for a probability of 1e-9 a column."""
         kind = self._z.dtype
         seen = self._z.T @ b.to(kind) - self._az.T @ x.to(kind)
-        norms = seen.double().norm(dim=0) / math.sqrt(_QUANTILE * _SKETCH)
-        return norms / b.norm(dim=0)
+        scale: Tensor = b.norm(dim=0) * math.sqrt(_QUANTILE * SKETCH)
+        sizes: Tensor = seen.double().norm(dim=0)
+        return sizes.div(scale)
 
     def _product(self, x: Tensor) -> Tensor:
         return self._exact.matmat(x.to(self._exact.dtype)).double()
@@ -198,11 +206,11 @@ class CompressedFactorization(Factorization):
     def logdet(self) -> float:
         """Estimate log det A: exact for the rows that are kept, to first order for the others."""
         exact = float(self._diagonal.log().sum()) + self._gram.logdet()
-        return exact + float((self._z * self._inverse(self._left_out())).sum()) / _SKETCH
+        return exact + float((self._z * self._inverse(self._left_out())).sum()) / SKETCH
 
     def trace(self) -> float:
         """Estimate the trace of A⁻¹: exact for the kept rows, to first order for the others."""
         scaled = self._rows.double() / self._diagonal.T
         exact = float((1 / self._diagonal).sum()) - float((scaled * self._gram.solve(scaled)).sum())
         solved = self._inverse(self._z.double())
-        return exact - float((solved * self._inverse(self._left_out())).sum()) / _SKETCH
+        return exact - float((solved * self._inverse(self._left_out())).sum()) / SKETCH
