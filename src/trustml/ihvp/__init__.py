@@ -15,7 +15,7 @@ from trustml.ihvp.matrices import Dense, Diagonal, MatrixFree
 from trustml.ihvp.objective import Objective
 from trustml.ihvp.operators import FactoredOperator, LinearOperator
 from trustml.ihvp.quadratic import top_eigenpairs
-from trustml.ihvp.solution import Damping, Solution, Status
+from trustml.ihvp.solution import Damping, Facts, Solution, Status
 from trustml.ihvp.solvers import Factorization
 from trustml.ihvp.solvers.downdate import downdate
 
@@ -29,6 +29,7 @@ __all__ = [
     "EmpiricalFisher",
     "FactoredOperator",
     "Factorization",
+    "Facts",
     "Fisher",
     "GaussNewton",
     "Hessian",

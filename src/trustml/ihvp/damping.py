@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from trustml.core.batches import Batch
 from trustml.ihvp.objective import Objective
 from trustml.ihvp.operators import FactoredOperator, LinearOperator
 from trustml.ihvp.quadratic import is_null, lanczos, probes
-from trustml.ihvp.solution import Damping
+from trustml.ihvp.solution import Damping, Facts
 
 # ‖∇J‖ below this part of the per-example gradients' root mean square counts as a minimum. Without
 # weight decay the curvature has flat directions, along which a small gradient leads far.
@@ -98,28 +99,67 @@ def choose_damping(
             raise ValueError(f'damping must be a number >= 0 or "auto", got {damping!r}')
         if not (math.isfinite(damping) and damping >= 0):
             raise ValueError(f'damping must be a finite number >= 0 or "auto", got {damping}')
-    norm, relative = _gradient_norms(objective)
-    if not math.isfinite(norm):
-        raise ValueError(
-            "the objective's gradient is not finite; check the model's outputs and loss on its "
-            "training data"
+    facts = _MeasuredFacts(operator, objective, 0.0 if damping == "auto" else float(damping))
+    if damping != "auto":
+        return Damping(float(damping), "given by the caller", facts)
+    value, reason = _choose(operator, objective, facts)
+    return Damping(value, reason, facts.at(value))
+
+
+class _MeasuredFacts:
+    """The facts of a damping, each measured when it is first asked for."""
+
+    def __init__(self, operator: LinearOperator, objective: Objective, damping: float) -> None:
+        self.operator, self.objective, self.damping = operator, objective, damping
+
+    def at(self, damping: float) -> Facts:
+        """Return all of them for a λ, so that the operator can be let go."""
+        return Facts(
+            self.gradient_norm,
+            self.relative_gradient_norm,
+            self.spectrum.degrees_of_freedom(damping),
+            self.stationary,
+            self.min_ritz,
         )
-    penalised = bool((objective.weight_decay > 0).double().mean() >= 0.5)
-    stationary = relative <= (STATIONARY_PENALISED if penalised else STATIONARY_FREE)
-    spectrum = _look(operator, objective.weight_decay.double())
-    if damping == "auto":
-        value, reason = _choose(operator, objective, spectrum, stationary, penalised, relative)
-    else:
-        value, reason = float(damping), "given by the caller"
-    return Damping(
-        value=value,
-        reason=reason,
-        gradient_norm=norm,
-        relative_gradient_norm=relative,
-        effective_dof=spectrum.degrees_of_freedom(value),
-        stationary=stationary,
-        min_ritz=spectrum.smallest,
-    )
+
+    @cached_property
+    def _norms(self) -> tuple[float, float]:
+        found = _gradient_norms(self.objective)
+        if not math.isfinite(found[0]):
+            raise ValueError(
+                "the objective's gradient is not finite; check the model's outputs and loss on its "
+                "training data"
+            )
+        return found
+
+    @cached_property
+    def spectrum(self) -> _Spectrum:
+        return _look(self.operator, self.objective.weight_decay.double())
+
+    @property
+    def penalised(self) -> bool:
+        return bool((self.objective.weight_decay > 0).double().mean() >= 0.5)
+
+    @property
+    def gradient_norm(self) -> float:
+        return self._norms[0]
+
+    @property
+    def relative_gradient_norm(self) -> float:
+        return self._norms[1]
+
+    @property
+    def effective_dof(self) -> float:
+        return self.spectrum.degrees_of_freedom(self.damping)
+
+    @property
+    def stationary(self) -> bool:
+        limit = STATIONARY_PENALISED if self.penalised else STATIONARY_FREE
+        return self.relative_gradient_norm <= limit
+
+    @property
+    def min_ritz(self) -> float:
+        return self.spectrum.smallest
 
 
 def _gradient_norms(objective: Objective) -> tuple[float, float]:
@@ -161,17 +201,13 @@ def _quadrature(operator: LinearOperator, decay: Tensor, z: Tensor) -> tuple[Ten
 
 
 def _choose(
-    operator: LinearOperator,
-    objective: Objective,
-    spectrum: _Spectrum,
-    stationary: bool,
-    penalised: bool,
-    relative: float,
+    operator: LinearOperator, objective: Objective, facts: _MeasuredFacts
 ) -> tuple[float, str]:
+    spectrum, stationary, penalised = facts.spectrum, facts.stationary, facts.penalised
     mean = max(spectrum.mean, torch.finfo(torch.float64).tiny)
     rounding = is_null(spectrum.smallest, spectrum.largest, operator.dtype)
     negative = spectrum.smallest < 0 and not rounding
-    size = f"‖∇J‖ is {relative:.1e} of the per-example gradients' size"
+    size = f"‖∇J‖ is {facts.relative_gradient_norm:.1e} of the per-example gradients' size"
     # A model that fits its data exactly is held by its weight decay alone; without one, by nothing.
     dof = math.nan if penalised else spectrum.degrees_of_freedom(0.0)
     first = objective.data.rows(0, 1)

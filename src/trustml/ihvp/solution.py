@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -37,6 +38,38 @@ class Status(Enum):
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What a damping rests on, as far as it is known.
+
+    Attributes
+    ----------
+    gradient_norm, relative_gradient_norm, effective_dof, stationary, min_ritz
+        As of ``Damping``.
+    """
+
+    gradient_norm: float = float("nan")
+    relative_gradient_norm: float = float("nan")
+    effective_dof: float = float("nan")
+    stationary: bool = False
+    min_ritz: float = float("nan")
+
+
+class FactsLike(Protocol):
+    """Facts, or what computes each when it is asked for."""
+
+    @property
+    def gradient_norm(self) -> float: ...  # noqa: D102
+    @property
+    def relative_gradient_norm(self) -> float: ...  # noqa: D102
+    @property
+    def effective_dof(self) -> float: ...  # noqa: D102
+    @property
+    def stationary(self) -> bool: ...  # noqa: D102
+    @property
+    def min_ritz(self) -> float: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
 class Damping:
     """A damping and why it was chosen; add it to an operator with ``A + damping``.
 
@@ -46,25 +79,39 @@ class Damping:
         λ, in units of the operator's eigenvalues; at least 0.
     reason : str
         A sentence: who chose it, by which rule.
-    gradient_norm : float
-        ‖∇J‖ at the parameters, the regulariser included; NaN if it was not asked for.
-    relative_gradient_norm : float
-        ‖∇J‖ over the root mean square of the per-example gradients' norms.
-    effective_dof : float
-        trace of (curvature of the data) (A + λI)⁻¹, between 0 and p; NaN if too dear to compute.
-    stationary : bool
-        Whether the model counts as trained to a minimum.
-    min_ritz : float
-        Smallest eigenvalue or Ritz value of the undamped operator that was seen.
+    facts : Facts
+        What the properties say. Those of a λ that the caller has given are computed when they are
+        asked for, which takes passes over the data.
     """
 
     value: float
     reason: str
-    gradient_norm: float = float("nan")
-    relative_gradient_norm: float = float("nan")
-    effective_dof: float = float("nan")
-    stationary: bool = False
-    min_ritz: float = float("nan")
+    facts: FactsLike = field(default=Facts(), repr=False, compare=False)
+
+    @property
+    def gradient_norm(self) -> float:
+        """‖∇J‖ at the parameters, the regulariser included; NaN where it is not known."""
+        return self.facts.gradient_norm
+
+    @property
+    def relative_gradient_norm(self) -> float:
+        """‖∇J‖ over the root mean square of the per-example gradients' norms."""
+        return self.facts.relative_gradient_norm
+
+    @property
+    def effective_dof(self) -> float:
+        """Trace of (curvature of the data) (A + λI)⁻¹, between 0 and p."""
+        return self.facts.effective_dof
+
+    @property
+    def stationary(self) -> bool:
+        """Whether the model counts as trained to a minimum."""
+        return self.facts.stationary
+
+    @property
+    def min_ritz(self) -> float:
+        """Smallest eigenvalue or Ritz value of the undamped operator that was seen."""
+        return self.facts.min_ritz
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 from trustml.core.batches import Batch
 from trustml.core.parameters import ParameterSpace
 from trustml.core.projections import Projection
-from trustml.ihvp import Damping, Dense, Factorization, Objective, factorize
+from trustml.ihvp import Damping, Dense, Factorization, Facts, Objective, factorize
 from trustml.influence._attributor import Attributor
 from trustml.influence._checkpoints import check_checkpoints, objectives_at
 from trustml.influence._queries import Queries
@@ -128,7 +128,7 @@ def _damped(kernel: Dense, damping: float | str, n: int) -> tuple[Damping, Facto
         else:
             value, reason = float(damping), "given by the caller"
     inverse = factorize(kernel + Damping(value, reason), "cholesky")
-    return Damping(value, reason, effective_dof=k - value * inverse.trace()), inverse
+    return Damping(value, reason, Facts(effective_dof=k - value * inverse.trace())), inverse
 
 
 def _saturated(kernel: Dense, n: int) -> str:

@@ -26,39 +26,55 @@ class Certificate:
         ‖(H + λI)x − b‖ / ‖b‖ of each query, by the exact operator.
     converged : bool
         Whether all are within the tolerance.
-    damping, damping_reason
-        λ in units of the curvature's eigenvalues, and where it comes from.
-    gradient_norm : float
-        ‖∇J‖ at the model's parameters: 0 at a minimum; NaN where it was not asked for.
-    stationary : bool
-        Whether the model counts as trained to a minimum; if not, the scores are those of a
-        step towards one, and refits may differ.
-    effective_dof : float
-        Effective number of parameters.
+    chosen : Damping
+        The damping, where it comes from, and what it rests on.
     summary : str
         The solver's own words.
     """
 
     relative_residual: np.ndarray
     converged: bool
-    damping: float
-    damping_reason: str
-    gradient_norm: float
-    stationary: bool
-    effective_dof: float
+    chosen: Damping
     summary: str
+
+    @property
+    def damping(self) -> float:
+        """λ in units of the curvature's eigenvalues."""
+        return self.chosen.value
+
+    @property
+    def damping_reason(self) -> str:
+        """Where λ comes from."""
+        return self.chosen.reason
+
+    @property
+    def gradient_norm(self) -> float:
+        """‖∇J‖ at the model's parameters: 0 at a minimum; NaN where it is not known."""
+        return self.chosen.gradient_norm
+
+    @property
+    def stationary(self) -> bool:
+        """Whether the model counts as trained to a minimum.
+
+        If not, the scores are those of a step towards one, and refits may differ.
+        """
+        return self.chosen.stationary
+
+    @property
+    def effective_dof(self) -> float:
+        """Effective number of parameters."""
+        return self.chosen.effective_dof
 
     def __repr__(self) -> str:
         """Say it in words; the fields hold the numbers."""
         return f"Certificate({self})"
 
     def __str__(self) -> str:
-        state = "a minimum" if self.stationary else "not a minimum"
         if np.isnan(self.gradient_norm):
-            return f"{self.summary} {self.effective_dof:.4g} effective parameters."
+            return self.summary
+        state = "a minimum" if self.stationary else "not a minimum"
         return (
-            f"{self.summary} Gradient of the training objective {self.gradient_norm:.2g} "
-            f"({state}), {self.effective_dof:.4g} effective parameters."
+            f"{self.summary} Gradient of the training objective {self.gradient_norm:.2g} ({state})."
         )
 
     @classmethod
@@ -69,11 +85,7 @@ class Certificate:
         return cls(
             relative_residual=to_numpy(residual),
             converged=all(bool(s.converged.all()) for s in solutions),
-            damping=worst.damping,
-            damping_reason=damping.reason,
-            gradient_norm=damping.gradient_norm,
-            stationary=damping.stationary,
-            effective_dof=damping.effective_dof,
+            chosen=damping,
             summary=worst.summary(),
         )
 
