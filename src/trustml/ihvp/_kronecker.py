@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -39,24 +40,55 @@ class Block:
     decay: float
     bias_decay: float
 
-    def rotate(self, vectors: Tensor) -> Tensor:
-        """Return the coordinates (o, m, k) of vectors (p, k) in the eigenbasis."""
+    def rotate(self, rows: Tensor) -> Tensor:
+        """Return the coordinates (k, o, m) of rows (k, p) in the eigenbasis."""
         o, m = self.where.shape
-        picked = vectors[self.where.reshape(-1)].reshape(o, -1)
-        turned = (self.outer.to(vectors.dtype).T @ picked).reshape(o, m, -1)
-        return self.inner.to(vectors.dtype).T @ turned
+        turned = self._pick(rows).reshape(-1, m) @ self.inner.to(rows.dtype)
+        return self.outer.to(rows.dtype).T @ turned.reshape(len(rows), o, m)
 
     def restore(self, coordinates: Tensor, out: Tensor) -> None:
-        """Write vectors of these coordinates (o, m, k) to their places in ``out`` (p, k)."""
-        o, m, k = coordinates.shape
-        turned = self.inner.to(out.dtype) @ coordinates
-        out[self.where.reshape(-1)] = (self.outer.to(out.dtype) @ turned.reshape(o, -1)).reshape(
-            o * m, k
-        )
+        """Write rows of these coordinates (k, o, m) to their places in ``out`` (k, p)."""
+        k, o, m = coordinates.shape
+        turned = self.outer.to(out.dtype) @ coordinates
+        turned = (turned.reshape(-1, m) @ self.inner.to(out.dtype).T).reshape(k, o, m)
+        if self._runs is None:
+            out.index_copy_(1, self.where.reshape(-1), turned.reshape(k, -1))
+            return
+        weights, bias = self._runs
+        width = m if bias is None else m - 1
+        out[:, weights] = turned[:, :, :width].reshape(k, -1)
+        if bias is not None:
+            out[:, bias] = turned[:, :, -1]
+
+    def _pick(self, rows: Tensor) -> Tensor:
+        if self._runs is None:
+            return rows.index_select(1, self.where.reshape(-1))
+        (o, m), (weights, bias) = self.where.shape, self._runs
+        if bias is None:
+            return rows[:, weights]
+        picked = rows.new_empty(len(rows), o, m)
+        picked[:, :, :-1] = rows[:, weights].reshape(-1, o, m - 1)
+        picked[:, :, -1] = rows[:, bias]
+        return picked
+
+    @cached_property
+    def _runs(self) -> tuple[slice, slice | None] | None:
+        """Return the weights and the bias as slices, which copy faster; None if they are none."""
+        whole = _as_slice(self.where)
+        if whole is not None:
+            return whole, None
+        weights, bias = _as_slice(self.where[:, :-1]), _as_slice(self.where[:, -1])
+        return None if weights is None or bias is None else (weights, bias)
 
     def diagonal(self) -> Tensor:
         """Return the diagonal as (o, m), weight decay left out."""
         return self.outer.square() @ self.values @ self.inner.square().T
+
+
+def _as_slice(places: Tensor) -> slice | None:
+    start = int(places.reshape(-1)[0]) if places.numel() else 0
+    run = torch.arange(start, start + places.numel(), device=places.device)
+    return slice(start, start + places.numel()) if torch.equal(places.reshape(-1), run) else None
 
 
 class KroneckerOperator(LinearOperator):
@@ -118,8 +150,7 @@ class KroneckerOperator(LinearOperator):
         product = torch.empty_like(vectors)
         product[self.rest] = self.rest_values.to(vectors.dtype)[:, None] * vectors[self.rest]
         for block in self.blocks:
-            scaled = block.values.to(vectors.dtype)[:, :, None] * block.rotate(vectors)
-            block.restore(scaled, product)
+            block.restore(block.values.to(vectors.dtype) * block.rotate(vectors.T), product.T)
         return product.addcmul_(self.shift.to(vectors.dtype)[:, None], vectors)
 
     def dense(self) -> Tensor:

@@ -46,12 +46,15 @@ class Factorization(ABC):
         Which method, and why.
     tol : float
         The relative residual that counts as converged.
+    block : int or None
+        Numbers of right-hand sides that a direct method takes at a time; None: all at once.
     """
 
     operator: LinearOperator
     method: str
     method_reason: str
     tol: float
+    block: int | None = None
 
     def __repr__(self) -> str:
         """Show what was prepared, and why so."""
@@ -95,27 +98,34 @@ class Factorization(ABC):
 
     def _solve(self, B: Tensor, stacklevel: int) -> Solution:
         columns = self._check(B)
-        nonzero = (columns != 0).any(dim=0)
         x = torch.zeros_like(columns)
-        applied, products = Applied(x.double(), 0, Status.CONVERGED, float("nan")), 0
         residual = torch.zeros(columns.shape[1], dtype=torch.float64, device=columns.device)
-        if bool(nonzero.any()):
+        applied, products = Applied(x[:, :0].double(), 0, Status.CONVERGED, float("nan")), 0
+        step = max(1, columns.shape[1] if self.block is None else self.block // len(columns))
+        for start in range(0, columns.shape[1], step):
+            part = slice(start, start + step)
+            nonzero = (columns[:, part] != 0).any(dim=0)
+            if not bool(nonzero.any()):
+                continue
             # A view where no column is left out: copies of a large block are dear.
-            where = slice(None) if bool(nonzero.all()) else nonzero
-            b = columns[:, where]
+            every = bool(nonzero.all())
+            b = columns[:, part] if every else columns[:, part][:, nonzero]
             # A power of two: scaling rounds nothing.
             scale = torch.exp2(b.double().abs().amax(dim=0).log2().floor())
             applied = self._apply(b.double() / scale)
-            x[:, where] = (applied.x * scale).to(columns.dtype)
-            found = x[:, where].double()
-            error, products = applied.residual, applied.products
+            answer = (applied.x * scale).to(columns.dtype)
+            found = answer.double()
+            error, products = applied.residual, products + applied.products
             if applied.norms is not None:
-                residual[where] = applied.norms
+                norms = applied.norms
             elif error is not None and torch.equal(found / scale, applied.x):
-                residual[where] = relative_norms(error, b.double() / scale)
+                norms = relative_norms(error, b.double() / scale)
             else:
-                residual[where] = relative_norms(b.double() - self._product(found), b)
+                norms = relative_norms(b.double() - self._product(found), b)
                 products += found.shape[1]
+            place = torch.arange(start, start + len(nonzero), device=x.device)[nonzero]
+            where = part if every else place
+            x[:, where], residual[where] = answer, norms
         converged = residual <= self.tol
         damping, reason = total_damping(self.operator)
         solution = Solution(
