@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from trustml.core._twice import twice_differentiable
+
 _PRECISION: ContextVar[torch.dtype | None] = ContextVar("trustml_precision", default=None)
 
 
@@ -18,7 +20,8 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
     """Put every submodule in eval mode; restore each one's own flag afterwards.
 
     Attention runs with the plain (math) kernel meanwhile: fused kernels and fast paths have no
-    second derivatives, and give a row other numbers alone than in a batch.
+    second derivatives, and give a row other numbers alone than in a batch. What else torch cannot
+    differentiate twice (EmbeddingBag), or does wrongly (weight norm), is written out.
 
     Parameters
     ----------
@@ -49,7 +52,7 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
         ) in flags:  # not module.eval(): what is exported refuses it, adapters merge in it
             part.training = False
         torch.backends.mha.set_fastpath_enabled(False)
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH), twice_differentiable(module):
             yield module
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
