@@ -25,9 +25,18 @@ CALLS = {
     "attribution_images": (RNG.random((2, 4, 4)), RNG.normal(size=(2, 4, 4)), ["x", "y"]),
     "image_grid": (RNG.random((3, 4, 4, 3)), ["1", "2", "3"]),
     "intervals": (["a", "b"], [0.5, 0.6], [0.4, 0.5], [0.6, 0.8]),
+    "removal_curves": (
+        ["helpful $", "random"],
+        [0.0, 0.1],
+        [[1.0, 2.0], [1.0, 1.1]],
+        [[0.9, 1.8], [0.9, 1.0]],
+        [[1.1, 2.2], [1.1, 1.3]],
+    ),
+    "inspection_curve": ([1, 2, 2, 2, 3],),
+    "correlations": ([0.2, 0.6, 0.7], 0.4, 0.6),
     "group_metrics": (["tpr", "fpr"], ["f", "m"], [[0.5, 0.1], [0.7, np.nan]]),
 }
-NAMED = {"coverage_by_group": {"target": 0.9}}
+NAMED = {"coverage_by_group": {"target": 0.9}, "correlations": {"ceiling": 0.9}}
 
 
 def draw(name, **more):

@@ -43,7 +43,16 @@ def results():
         explain.training_rows(model, X1[:2]),
         scores,
         influence.find_mislabeled(inf),
-        influence.linear_datamodeling_score(scores, model, X1, y1, subsets=4, random_state=0),
+        influence.linear_datamodeling_score(
+            scores, model, X1, y1, subsets=4, seeds=2, random_state=0
+        ),
+        influence.retrain(model, X1, y1, subsets=3, random_state=0),
+        influence.removal_curve(
+            scores, model, X1, y1, fractions=[0.1, 0.3], draws=1, random_state=0
+        ),
+        influence.mislabel_auc(influence.find_mislabeled(model), [0, 3, 7]),
+        influence.subclass_detection(scores, y0, y1),
+        influence.flipping_subset(inf, X1[:1]),
         fairness.group_metrics(y1, model.predict(X1), sensitive_features=sex[60:110]),
     ]
     with warnings.catch_warnings():
@@ -84,6 +93,28 @@ def test_settings_reach_the_figure(results):
     rows = results["TrainingRows"].plot(row=1, top=2)
     assert len(rows.patches) == 2
     assert results["GroupCoverage"].plot(target=0.9).get_legend() is not None
+
+
+def test_evaluations_of_influence_show_what_they_measured(results):
+    score = results["DatamodelingScore"].plot()
+    assert {text.get_text() for text in score.get_legend().get_texts()} == {
+        "interval of the mean", "mean", "noise ceiling"
+    }  # fmt: skip
+    curve = results["RemovalCurve"].plot()
+    names = [text.get_text() for text in curve.get_legend().get_texts()]
+    assert names == ["helpful", "harmful", "random"]
+    assert curve.lines[0].get_xdata().tolist() == [0.0, 0.1, 0.3]
+    labels = results["MislabelDetection"].plot()
+    assert labels.get_title(loc="left").startswith("AUC")
+    recall = next(line for line in labels.lines if line.get_label() == "recall")
+    assert recall.get_ydata()[-1] == 1.0
+    kinds_drawn = [t.get_text() for t in results["SubclassDetection"].plot().get_yticklabels()]
+    assert set(kinds_drawn) == {"all", "0", "1"}
+
+
+def test_removal_curves_say_what_does_not_fit():
+    with pytest.raises(ValueError, match="must have shape"):
+        plotting.removal_curves(["helpful"], [0, 0.1], [[1, 2]], [[1, 2]], [[1]])
 
 
 def test_pictures_and_several_outputs_are_drawn():

@@ -10,12 +10,15 @@ from trustml.influence._in_run_shapley import InRunShapley, RunValidity, Shapley
 from trustml.influence._influence_functions import InfluenceFunctions
 from trustml.influence._lds import DatamodelingScore, linear_datamodeling_score
 from trustml.influence._logra import LoGra
+from trustml.influence._mislabel_detection import MislabelDetection, mislabel_auc
 from trustml.influence._mislabeled import MislabelRanking, find_mislabeled
 from trustml.influence._perturbation import perturbation_influence
 from trustml.influence._relatif import RelatIF
 from trustml.influence._removal import Removal
+from trustml.influence._removal_curve import RemovalCurve, removal_curve
 from trustml.influence._representer import RepresenterPoints
 from trustml.influence._scores import Certificate, InfluenceScores
+from trustml.influence._subclass import SubclassDetection, subclass_detection
 from trustml.influence._tokens import token_scores
 from trustml.influence._tracin import TracIn
 from trustml.influence._trak import Trak
@@ -30,13 +33,16 @@ __all__ = [
     "InfluenceFunctions",
     "InfluenceScores",
     "LoGra",
+    "MislabelDetection",
     "MislabelRanking",
     "RelatIF",
     "Removal",
+    "RemovalCurve",
     "RepresenterPoints",
     "Retrained",
     "RunValidity",
     "ShapleyRun",
+    "SubclassDetection",
     "TracIn",
     "TrainingStep",
     "Trak",
@@ -44,7 +50,10 @@ __all__ = [
     "flipping_subset",
     "leave_one_out",
     "linear_datamodeling_score",
+    "mislabel_auc",
     "perturbation_influence",
+    "removal_curve",
     "retrain",
+    "subclass_detection",
     "token_scores",
 ]

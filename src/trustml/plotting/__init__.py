@@ -10,6 +10,7 @@ from __future__ import annotations
 from trustml.plotting._attributions import attribution_bars, attribution_images, image_grid
 from trustml.plotting._calibration import reliability_diagram
 from trustml.plotting._dispatch import plot
+from trustml.plotting._influence import correlations, inspection_curve, removal_curves
 from trustml.plotting._intervals import coverage_by_group, group_metrics, intervals
 from trustml.plotting._robustness import robustness_curve
 from trustml.plotting._scores import score_histogram
@@ -19,13 +20,16 @@ from trustml.plotting._svg import svg
 __all__ = [
     "attribution_bars",
     "attribution_images",
+    "correlations",
     "coverage_by_group",
     "detached",
     "group_metrics",
     "image_grid",
+    "inspection_curve",
     "intervals",
     "plot",
     "reliability_diagram",
+    "removal_curves",
     "robustness_curve",
     "score_histogram",
     "svg",

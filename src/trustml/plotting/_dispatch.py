@@ -12,10 +12,20 @@ from trustml.core.validation import to_numpy
 from trustml.evidence import clopper_pearson
 from trustml.explain import Explanation, TrainingRows
 from trustml.fairness import GroupMetrics, Mitigation
-from trustml.influence import DatamodelingScore, InfluenceScores, MislabelRanking
+from trustml.influence import (
+    DatamodelingScore,
+    FlippingSubset,
+    InfluenceScores,
+    MislabelDetection,
+    MislabelRanking,
+    RemovalCurve,
+    Retrained,
+    SubclassDetection,
+)
 from trustml.ood import DetectorTable, DriftByFeature, DriftResult
 from trustml.plotting._attributions import attribution_bars, attribution_images
 from trustml.plotting._calibration import reliability_diagram
+from trustml.plotting._influence import correlations, inspection_curve, removal_curves
 from trustml.plotting._intervals import coverage_by_group, group_metrics, intervals
 from trustml.plotting._robustness import robustness_curve
 from trustml.plotting._scores import score_histogram
@@ -210,21 +220,63 @@ def _(
     return attribution_bars(bars, names, top=top, x=f"{result.units}, {of}, if left out", ax=ax)
 
 
+@plot.register(FlippingSubset)
+def _(result: FlippingSubset, ax: Axes | None = None) -> Axes:
+    margins = {
+        "with all rows": result.margin,
+        "without, first order": result.margin_first_order,
+        "without, Newton step": result.margin_newton,
+        "without, refit": result.margin_refit,
+    }
+    known = {name: value for name, value in margins.items() if np.isfinite(value)}
+    values = list(known.values())
+    x = f"margin of the predicted class, {len(result)} rows left out"
+    return intervals(list(known), values, values, values, x=x, ax=ax)
+
+
 @plot.register(MislabelRanking)
 def _(result: MislabelRanking, ax: Axes | None = None) -> Axes:
     x = f"suspicion ({result.method.replace('_', ' ')})"
     return score_histogram({"training rows": result.scores}, x=x, ax=ax)
 
 
+@plot.register(MislabelDetection)
+def _(result: MislabelDetection, ax: Axes | None = None) -> Axes:
+    return inspection_curve(result.found, title=f"AUC {result.auc}", ax=ax)
+
+
 @plot.register(DatamodelingScore)
 def _(result: DatamodelingScore, ax: Axes | None = None) -> Axes:
-    return score_histogram(
-        {"queries": result.per_query},
-        threshold=result.score,
-        threshold_name="mean",
-        x="rank correlation of predicted and actual",
-        ax=ax,
+    return correlations(result.per_query, *result.interval, ceiling=result.ceiling, ax=ax)
+
+
+@plot.register(Retrained)
+def _(result: Retrained, ax: Axes | None = None) -> Axes:
+    x = f"mean {result.unit} of the queries"
+    return score_histogram({"subsets": result.mean.mean(1)}, x=x, ax=ax)
+
+
+@plot.register(RemovalCurve)
+def _(result: RemovalCurve, ax: Axes | None = None) -> Axes:
+    means, low, high = (
+        [[getattr(interval, end) for interval in row] for row in result.intervals]
+        for end in ("estimate", "low", "high")
     )
+    share = result.removed / result.n_train
+    return removal_curves(result.orders, share, means, low, high, y=f"mean {result.unit}", ax=ax)
+
+
+@plot.register(SubclassDetection)
+def _(result: SubclassDetection, ax: Axes | None = None) -> Axes:
+    names = ["all", *np.unique(result.labels).tolist()]
+    groups = [np.ones(len(result.labels), dtype=bool)]
+    groups += [result.labels == name for name in names[1:]]
+    exact = [
+        clopper_pearson(int(result.hits[g].sum()), int(g.sum()), result.rate.level) for g in groups
+    ]
+    ends = zip(*((i.estimate, i.low, i.high) for i in exact), strict=True)
+    x = f"most helpful row has the query's label (chance {result.chance:.2g})"
+    return intervals([str(name) for name in names], *ends, x=x, ax=ax)
 
 
 @plot.register(GroupMetrics)

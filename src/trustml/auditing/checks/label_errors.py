@@ -96,7 +96,7 @@ class LabelErrors(Check):
         if case.n < _FEWEST:
             raise Skip(f"{case.n} test rows are too few; at least {_FEWEST} are needed.")
         influence = case.influence
-        ranking = find_mislabeled(influence)
+        ranking = find_mislabeled(influence, "leave_one_out")
         level = case.bonferroni(2)
         if case.model.task == "classification":
             outputs = influence.leave_one_out_outputs()
