@@ -135,7 +135,7 @@ def test_it_warns_where_something_else_moves_the_model():
 
 
 def test_a_step_that_fails_is_not_counted():
-    net, X, y, loss = problem("regression")
+    net, X, y, _ = problem("regression")
     run = InRunShapley(wrap(net, task="regression", train=(X, y))).fit().watch(X[:2], y[:2])
     with pytest.raises(RuntimeError, match="stopped"), run.step([0, 1], 0.1):
         raise RuntimeError("stopped")

@@ -87,11 +87,11 @@ def test_a_measure_and_inputs_of_any_shape():
         )
         .x
     )
-    for sign_up in [torch.zeros_like(X[4:5])]:
-        sign_up[0, 0, 1, 1] = eps
-        up, down = (objective.rows((X[4:5] + s * sign_up, y[4:5])) for s in (1, -1))
-        want = -((up - down) @ solved)[0] / (2 * eps) / 12
-        torch.testing.assert_close(one[:, 0, 0, 1, 1], want, rtol=1e-6, atol=1e-10)
+    step = torch.zeros_like(X[4:5])
+    step[0, 0, 1, 1] = eps
+    up, down = (objective.rows((X[4:5] + sign * step, y[4:5])) for sign in (1, -1))
+    want = -((up - down) @ solved)[0] / (2 * eps) / 12
+    torch.testing.assert_close(one[:, 0, 0, 1, 1], want, rtol=1e-6, atol=1e-10)
 
 
 def test_what_it_cannot_do_is_refused():

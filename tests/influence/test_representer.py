@@ -57,7 +57,7 @@ def settled(decay):
     "decay", [0.05, {"2.weight": 0.05}, {"2.weight": 0.05, "2.bias": 0.2}], ids=["all", "w", "w+b"]
 )
 def test_a_bias_joins_the_sum_if_it_is_penalised(decay):
-    model, X, y = settled(decay)
+    model, X, _ = settled(decay)
     made = RepresenterPoints(model).fit()
     torch.testing.assert_close(
         made.contributions(X).sum(1) + made.offset_, model.outputs(X).detach()

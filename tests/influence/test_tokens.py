@@ -54,7 +54,7 @@ def test_tokens_add_up_to_the_sequence(case, of, correction):
 
 
 def test_a_token_is_the_sequence_with_that_token_alone(case):
-    net, X, y = case
+    _, X, y = case
     influence = fitted(case)
     one = y[N:].clone()
     one[:, torch.arange(T) != 2] = -100  # a mean over one token instead of four
