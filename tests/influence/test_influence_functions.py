@@ -295,7 +295,7 @@ def test_use_before_fit(dense, name):
 
 BAD_FIT = {
     "correction": ({"correction": "newton"}, "correction must be one of"),
-    "curvature": ({"curvature": "kfac"}, "curvature must be one of"),
+    "curvature": ({"curvature": "shampoo"}, "curvature must be one of"),
     "method": ({"method": "lu"}, "method must be one of"),
     "damping": ({"damping": -1.0}, "damping must be"),
     "parameters": ({"parameters": "nothing_like_it"}, "fits no parameter"),

@@ -44,8 +44,8 @@ class TrainingRows(Result):
     labels: np.ndarray
     effects: np.ndarray
     unit: str
-    correction: str
-    certificate: Certificate
+    correction: str | None
+    certificate: Certificate | None
 
     def _title(self) -> str:
         """Return what the effects are."""

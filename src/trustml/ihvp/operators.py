@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from trustml.ihvp._intake import check_dense
 from trustml.ihvp.solution import Damping
 
 if TYPE_CHECKING:
@@ -161,9 +162,15 @@ class FactoredOperator(LinearOperator):
     scale: float
     shift: Tensor
 
+    @property
+    def n_examples(self) -> int:
+        """How many K_i there are; without an objective each is one row."""
+        objective = getattr(self, "objective", None)
+        return self.n_factors if objective is None else len(objective.data)
+
     @abstractmethod
-    def factors(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (row indices (b,), K of shape (b, r, p)) batch by batch."""
+    def factors(self, examples: range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (row indices (b,), K of shape (b, r, p)) by batches; of all examples or some."""
 
     @abstractmethod
     def factor_norms(self) -> Tensor:
@@ -319,6 +326,7 @@ def _identity_chunks(operator: LinearOperator) -> Iterator[tuple[int, Tensor]]:
 
 def dense_from_products(operator: LinearOperator) -> Tensor:
     """Assemble the float64 matrix from p products, symmetrised."""
+    check_dense(operator.size, operator.device)
     blocks = [operator.matmat(columns).double() for _, columns in _identity_chunks(operator)]
     matrix = torch.cat(blocks, dim=1)
     return (matrix + matrix.T) / 2
@@ -333,8 +341,10 @@ def diagonal_from_products(operator: LinearOperator) -> Tensor:
     return torch.cat(parts)
 
 
-def check_columns(operator: LinearOperator, vectors: Tensor, name: str) -> Tensor:
-    """Return ``vectors`` as (p, k), or say what is wrong with them."""
+def check_columns(
+    operator: LinearOperator, vectors: Tensor, name: str, wide: bool = False
+) -> Tensor:
+    """Return ``vectors`` as (p, k), or say what is wrong; ``wide`` lets float64 pass, too."""
     if not isinstance(vectors, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(vectors).__name__}")
     if vectors.ndim not in (1, 2) or vectors.shape[0] != operator.size:
@@ -342,7 +352,7 @@ def check_columns(operator: LinearOperator, vectors: Tensor, name: str) -> Tenso
             f"{name} must have shape ({operator.size},) or ({operator.size}, k), "
             f"got {tuple(vectors.shape)}"
         )
-    if vectors.dtype != operator.dtype:
+    if vectors.dtype != operator.dtype and not (wide and vectors.dtype == torch.float64):
         raise ValueError(
             f"{name} is {vectors.dtype} but the operator is {operator.dtype}; "
             f"use {name}.to({operator.dtype})"

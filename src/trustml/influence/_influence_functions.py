@@ -16,10 +16,11 @@ from trustml.influence._leverage import LeaveOneOut, bulk_flops, leave_one_out_s
 from trustml.influence._queries import Measure, Queries
 from trustml.influence._removal import newton_step
 from trustml.influence._scores import Certificate, InfluenceScores, as_rows
-from trustml.influence._train_rows import TrainRows, loss_cotangents, rows_at_once
+from trustml.influence._train_rows import TrainRows, rows_at_once
 from trustml.model import Model, as_model
 
-_DIRECT = ("cholesky", "dual")
+_EXACT = ("cholesky", "dual")
+_DIRECT = (*_EXACT, "compressed")
 _CORRECTIONS = ("auto", "leverage", "none")
 # The correction applies the inverse to every training output; "auto" spends this many operations.
 _CORRECTION_BUDGET = 3e11
@@ -120,15 +121,16 @@ class InfluenceFunctions(BaseEstimator):
         operator = curvature(self.curvature, objective)
         damping = choose_damping(operator, objective, self.damping)
         inverse = factorize(operator + damping, self.method)
-        cotangents = loss_cotangents(objective)
+        # Direct solves are exact to rounding, so the gradients are taken without rounding, too.
+        self._exact = objective.double() if inverse.method in _EXACT else objective
         self.model_, self.objective_, self.operator_ = model, objective, operator
         self.damping_, self.inverse_ = damping, inverse
-        self._raw = TrainRows(objective, cotangents)
+        self._raw = TrainRows(self._exact)
         self._steps: LeaveOneOut | None = None
         self.correction_, self.correction_reason_ = self._choose_correction()
         self._effects = self._raw
         if self.correction_ == "leverage":
-            self._effects = TrainRows(objective, self._leave_one_out().cotangents)
+            self._effects = TrainRows(self._exact, self._leave_one_out().cotangents)
         return self
 
     def scores(
@@ -165,11 +167,11 @@ class InfluenceFunctions(BaseEstimator):
         raw = scale == "raw"
         rows = self._raw if raw else self._effects
         blocks, solutions = [], []
-        for gradients in queries.gradient_blocks(self.objective_):
+        for gradients in queries.gradient_blocks(self._exact):
             solution = self.inverse_.solve(gradients.T)
             blocks.append(rows.dot(solution.x).T)
             solutions.append(solution)
-        values = torch.cat(blocks)
+        values = self._own(torch.cat(blocks))
         return InfluenceScores(
             values=restore(values if raw else values / self.objective_.n, X),
             unit=queries.unit,
@@ -196,9 +198,9 @@ class InfluenceFunctions(BaseEstimator):
         self._check_fitted()
         check_choice(scale, "scale", ("effect", "raw"))
         if self._steps is None and scale == "raw":
-            return self._raw_self_influence().cpu().numpy()
+            return self._own(self._raw_self_influence()).cpu().numpy()
         steps = self._leave_one_out()
-        return (steps.raw_self if scale == "raw" else steps.self_effects).cpu().numpy()
+        return self._own(steps.raw_self if scale == "raw" else steps.self_effects).cpu().numpy()
 
     def leave_one_out_outputs(self) -> Tensor:
         """Return the raw outputs of each training row by the model that has not seen it.
@@ -209,9 +211,9 @@ class InfluenceFunctions(BaseEstimator):
             Predicted, without refits; exact for ridge.
         """
         self._check_fitted()
-        objective = self.objective_
-        outputs = torch.cat(list(objective.map(lambda batch: objective.outputs(batch.inputs))))
-        return outputs + self._leave_one_out().shifts
+        objective = self._exact
+        outputs = objective.collect(lambda batch: objective.outputs(batch.inputs))
+        return self._own(outputs + self._leave_one_out().shifts)
 
     def group_effect(
         self,
@@ -290,7 +292,7 @@ class InfluenceFunctions(BaseEstimator):
         """
         self._check_fitted()
         rows = as_rows(indices, len(self.objective_.data))
-        return self.inverse_.solve(self._effects.rows(rows).T / self.objective_.n).x
+        return self._own(self.inverse_.solve(self._effects.rows(rows).T / self.objective_.n).x)
 
     def group_change(self, indices: Any) -> Tensor:
         """Return the change of the parameters if some training rows leave, to first order.
@@ -308,7 +310,7 @@ class InfluenceFunctions(BaseEstimator):
         """
         self._check_fitted()
         rows = as_rows(indices, len(self.objective_.data))
-        return self.inverse_.solve(self._effects.total(rows) / self.objective_.n).x
+        return self._own(self.inverse_.solve(self._effects.total(rows) / self.objective_.n).x)
 
     def rows_effect(self, v: Tensor) -> Tensor:
         """Return the effect of every training row on quantities given by their gradients.
@@ -324,8 +326,9 @@ class InfluenceFunctions(BaseEstimator):
             Predicted change of each quantity if the row is left out; k = 1 for a vector.
         """
         self._check_fitted()
-        columns = v[:, None] if v.ndim == 1 else v
-        return self._effects.dot(self.inverse_.solve(columns).x).T / self.objective_.n
+        columns = (v[:, None] if v.ndim == 1 else v).to(self._exact.space.dtype)
+        effects = self._effects.dot(self.inverse_.solve(columns).x).T / self.objective_.n
+        return self._own(effects)
 
     def solve(self, V: Tensor) -> Solution:
         """Return (H + λI)⁻¹ V with its certificate, from the shared factorisation.
@@ -362,7 +365,7 @@ class InfluenceFunctions(BaseEstimator):
             return "none", f"a single row cannot be taken out of {type(self.operator_).__name__}"
         if not direct:
             return "none", f"{self.inverse_.method} would solve once for every training output"
-        flops = bulk_flops(self.inverse_, self._raw.cotangents.numel())
+        flops = bulk_flops(self.inverse_, self._n_outputs())
         if flops > _CORRECTION_BUDGET:
             return "none", f"it would take about {flops:.0e} operations"
         return "leverage", f"cheap with a direct solve ({self.inverse_.method})"
@@ -370,13 +373,21 @@ class InfluenceFunctions(BaseEstimator):
     def _leave_one_out(self) -> LeaveOneOut:
         if self._steps is None:
             self._steps = leave_one_out_steps(
-                self.objective_,
+                self._exact,
                 self.inverse_,
                 self._raw.cotangents,
                 correct=self.correction_ == "leverage",
                 empirical=type(self.operator_).__name__ == "EmpiricalFisher",
             )
         return self._steps
+
+    def _own(self, x: Tensor) -> Tensor:
+        """Return a result in the model's dtype."""
+        return x.to(self.objective_.space.dtype)
+
+    def _n_outputs(self) -> int:
+        data = self.objective_.data
+        return len(data) * self.objective_.outputs(data.rows(0, 1).inputs).numel()
 
     def _raw_self_influence(self) -> Tensor:
         every = torch.arange(len(self.objective_.data))

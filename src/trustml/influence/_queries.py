@@ -105,7 +105,8 @@ class Queries:
         def part(batch: Batch) -> Tensor:
             return objective.gradients.rows(batch.inputs, self.cotangents(batch))[1]
 
-        return map_batches(part, self.data, rows_at_once(objective.space.size))
+        data = self.data.to(objective.space.device, objective.space.dtype)
+        return map_batches(part, data, rows_at_once(objective.space.size))
 
     def cotangents(self, batch: Batch) -> Callable[[Tensor], Tensor]:
         """Return the map from a batch's outputs to the measurement's gradient in output space."""

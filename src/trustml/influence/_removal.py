@@ -86,7 +86,7 @@ def newton_step(
     removal : Removal
     """
     rest = objective.without(indices)
-    pull = rows.total(indices) / objective.n
+    pull = (rows.total(indices) / objective.n).to(objective.space.dtype)
     operator = curvature(curvature_name, rest) + damping
     kept = torch.ones(len(objective.data), dtype=torch.bool)
     kept[indices] = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -30,20 +32,27 @@ def loss_cotangents(objective: Objective) -> Tensor:
 
 
 class TrainRows:
-    """Gradients J_i' u_i of the training rows, for cotangents u_i that were computed once.
+    """Gradients J_i' u_i of the training rows, for cotangents u_i.
 
     Parameters
     ----------
     objective : Objective
         Its data are the rows.
-    cotangents : Tensor of shape (n, ...)
-        u_i, in the shape of the outputs.
+    cotangents : Tensor of shape (n, ...) or None
+        u_i, in the shape of the outputs; None takes the loss's, in the pass that needs them.
     """
 
-    def __init__(self, objective: Objective, cotangents: Tensor) -> None:
-        self.objective, self.cotangents = objective, cotangents
-        self._fits = len(cotangents) * objective.space.size <= BUDGET
+    def __init__(self, objective: Objective, cotangents: Tensor | None = None) -> None:
+        self.objective, self._given = objective, cotangents
+        self._fits = len(objective.data) * objective.space.size <= BUDGET
         self._held: Tensor | None = None
+
+    @property
+    def cotangents(self) -> Tensor:
+        """u_i of all rows, (n, ...)."""
+        if self._given is None:
+            self._given = loss_cotangents(self.objective)
+        return self._given
 
     def dot(self, vectors: Tensor) -> Tensor:
         """Return the gradients times ``vectors`` (p, k), shape (n, k)."""
@@ -52,15 +61,22 @@ class TrainRows:
         gradients = self.objective.gradients
 
         def part(batch: Batch) -> Tensor:
-            u = self.cotangents[batch.indices.to(self.cotangents.device)]
-            return gradients.dot(batch.inputs, lambda _: u, vectors)[1]
+            return gradients.dot(batch.inputs, self._of(batch, batch.indices), vectors)[1]
 
         return self.objective.collect(part)
+
+    def _of(self, batch: Batch, indices: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the cotangents of a batch that holds the rows ``indices``."""
+        if self._given is None:
+            objective = self.objective
+            return lambda outputs: objective.loss.gradient(outputs, objective.targets(batch))
+        u = self._given[indices.to(self._given.device)]
+        return lambda _: u
 
     def rows(self, indices: Tensor) -> Tensor:
         """Return the gradients at ``indices``, shape (m, p)."""
         if self._fits:
-            return self._all()[indices.to(self.cotangents.device)]
+            return self._all()[indices.to(self.objective.space.device)]
         return self._compute(indices)
 
     def total(self, indices: Tensor) -> Tensor:
@@ -70,16 +86,15 @@ class TrainRows:
 
     def _all(self) -> Tensor:
         if self._held is None:
-            self._held = self._compute(torch.arange(len(self.cotangents)))
+            self._held = self._compute(torch.arange(len(self.objective.data)))
         return self._held
 
     def _compute(self, indices: Tensor) -> Tensor:
         gradients = self.objective.gradients
-        chosen = self.cotangents[indices.to(self.cotangents.device)]
 
         def part(batch: Batch) -> Tensor:
-            u = chosen[batch.indices.to(chosen.device)]
-            return gradients.rows(batch.inputs, lambda _: u)[1]
+            of = self._of(batch, indices[batch.indices])
+            return gradients.rows(batch.inputs, of)[1]
 
         data = self.objective.data.subset(indices)
         return self.objective.collect(part, data, rows_at_once(self.objective.space.size))

@@ -87,7 +87,7 @@ class Factorization(ABC):
         Parameters
         ----------
         B : Tensor of shape (p,) or (p, k)
-            Right-hand sides in the operator's dtype and on its device; finite.
+            Right-hand sides on the operator's device, in its dtype or in float64; finite.
 
         Returns
         -------
@@ -182,7 +182,7 @@ class Factorization(ABC):
         return self._quadratic_form(columns.double()).to(columns.dtype)
 
     def _check(self, B: Tensor) -> Tensor:
-        columns = check_columns(self.operator, B, "B")
+        columns = check_columns(self.operator, B, "B", wide=True)
         if not bool(torch.isfinite(columns).all()):
             bad = (~torch.isfinite(columns)).any(dim=0).nonzero().flatten().tolist()
             raise ValueError(
