@@ -74,6 +74,16 @@ def check_rows_fit(n: int, space: ParameterSpace) -> None:
     )
 
 
+def check_dense(p: int, device: torch.device) -> None:
+    """Raise if a dense float64 matrix and a copy of it do not fit into the memory."""
+    check_fits(
+        16 * p**2,
+        f"the dense {p:,} x {p:,} float64 matrix and its copy",
+        'use its products (A @ V), method="cg" or method="ekfac", or fewer parameters',
+        device,
+    )
+
+
 def in_double(objective: Objective) -> Objective:
     """Return the same objective in float64, or itself with a warning if its module casts."""
     module = copy.deepcopy(objective.module).double()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from trustml.core import distributed
 from trustml.ihvp.gauss_newton import GaussNewton
 from trustml.ihvp.objective import Objective
 from trustml.ihvp.operators import Damped, FactoredOperator, LinearOperator, leaves
@@ -131,15 +132,23 @@ def _blocks(operator: LinearOperator, places: dict[str, Tensor]) -> Iterator[tup
         for where in places.values():
             yield where, operator.restrict(where).dense()
         return
-    totals = [
-        torch.zeros(len(w), len(w), dtype=torch.float64, device=w.device) for w in places.values()
-    ]
-    for _, factor in operator.factors():
-        rows = factor.reshape(-1, operator.size).double()
-        for total, where in zip(totals, places.values(), strict=True):
-            part = rows[:, where]
-            total.addmm_(part.T, part)
-    for total, where in zip(totals, places.values(), strict=True):
+    examples = distributed.shard(operator.n_examples)
+
+    def own() -> Tensor:
+        totals = [
+            torch.zeros(len(w), len(w), dtype=torch.float64, device=w.device)
+            for w in places.values()
+        ]
+        for _, factor in operator.factors(examples):
+            rows = factor.reshape(-1, operator.size).double()
+            for total, where in zip(totals, places.values(), strict=True):
+                part = rows[:, where]
+                total.addmm_(part.T, part)
+        return torch.cat([total.reshape(-1) for total in totals])
+
+    squares = torch.split(distributed.all_sum(own), [len(w) ** 2 for w in places.values()])
+    for square, where in zip(squares, places.values(), strict=True):
+        total = square.reshape(len(where), len(where))
         block = operator.scale * (total + total.T) / 2
         block.diagonal().add_(operator.shift.double()[where])
         yield where, block

@@ -89,9 +89,10 @@ class Covariance(FactoredOperator):
         self.scale = (1 - self.shrinkage) / n
         self.shift = torch.full_like(self.mean, self.shrinkage * level)
 
-    def factors(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def factors(self, examples: range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the rows of a square root, as one batch."""
-        yield torch.arange(self.n_factors), self._rows[:, None, :]
+        which = torch.as_tensor(range(self.n_factors) if examples is None else examples)
+        yield which, self._rows[which, None, :]
 
     def factor_norms(self) -> Tensor:
         """Return the squared norms of the rows of the square root, shape (n, 1)."""

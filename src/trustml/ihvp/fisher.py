@@ -93,7 +93,7 @@ class Fisher(FactoredOperator):
         total += self.shift[:, None].double() * vectors.double()
         return total.to(self.dtype)
 
-    def factors(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def factors(self, examples: range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (row indices (b,), K (b, r, p)) with F = (1/n) Σ K_i' K_i + diag(wd)."""
         objective = self.objective
         size = max(1, FACTOR_BUDGET // (self.size * self._roots.rank))
@@ -101,7 +101,8 @@ class Fisher(FactoredOperator):
         def part(batch: Batch) -> tuple[Tensor, Tensor]:
             return batch.indices, objective.gradients.rows(batch.inputs, self._roots(batch))[1]
 
-        yield from map_batches(part, objective.data, objective.capped(size))
+        size = objective.capped(size)
+        yield from map_batches(part, objective.data, size, rows=examples)
 
     def factor_norms(self) -> Tensor:
         """Return the squared norms of the rows of the K_i, shape (n, r)."""
@@ -126,7 +127,7 @@ class Fisher(FactoredOperator):
 
         size = max(1, FACTOR_BUDGET // self.size)
         data = objective.data.subset(examples)
-        return torch.cat(list(map_batches(part, data, objective.capped(size))))
+        return objective.collect(part, data, size)
 
     def dense(self) -> Tensor:
         """Return the matrix in float64, computed in float64."""
@@ -186,7 +187,7 @@ class EmpiricalFisher(FactoredOperator):
         total += self.shift[:, None].double() * vectors.double()
         return total.to(self.dtype)
 
-    def factors(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def factors(self, examples: range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (row indices (b,), K (b, 1, p)): the per-example gradients."""
         objective = self.objective
         size = max(1, FACTOR_BUDGET // self.size)
@@ -197,7 +198,8 @@ class EmpiricalFisher(FactoredOperator):
 
             return batch.indices, objective.gradients.rows(batch.inputs, slope)[1][:, None]
 
-        yield from map_batches(part, objective.data, objective.capped(size))
+        size = objective.capped(size)
+        yield from map_batches(part, objective.data, size, rows=examples)
 
     def factor_norms(self) -> Tensor:
         """Return the squared norms of the per-example gradients, shape (n, 1)."""

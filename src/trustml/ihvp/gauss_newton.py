@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from trustml.core import distributed
 from trustml.core.batches import Batch, map_batches
 from trustml.core.losses import Autodiff, CrossEntropy, OutputLoss
+from trustml.ihvp._intake import check_dense
 from trustml.ihvp.graphs import GraphSum, Product, backward_columns, join, split
 from trustml.ihvp.objective import Objective, check_objective
 from trustml.ihvp.operators import FactoredOperator
@@ -61,7 +63,7 @@ class GaussNewton(FactoredOperator):
         total += self.shift[:, None].double() * vectors.double()
         return total.to(self.dtype)
 
-    def factors(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def factors(self, examples: range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (row indices (b,), K (b, r, p)) with G = (1/n) Σ K_i' K_i + diag(wd)."""
         objective = self.objective
         size = max(1, FACTOR_BUDGET // (self.size * self._rank))
@@ -72,7 +74,8 @@ class GaussNewton(FactoredOperator):
 
             return batch.indices, objective.gradients.rows(batch.inputs, roots)[1]
 
-        yield from map_batches(part, objective.data, objective.capped(size))
+        size = objective.capped(size)
+        yield from map_batches(part, objective.data, size, rows=examples)
 
     def factor_norms(self) -> Tensor:
         """Return the squared norms of the rows of the K_i, shape (n, r)."""
@@ -102,7 +105,7 @@ class GaussNewton(FactoredOperator):
 
         data = objective.data.subset(examples)
         size = max(1, FACTOR_BUDGET // self.size)
-        return torch.cat(list(map_batches(part, data, objective.capped(size))))
+        return objective.collect(part, data, size)
 
     def dense(self) -> Tensor:
         """Return the matrix in float64, computed in float64."""
@@ -136,13 +139,21 @@ def _roots(loss: OutputLoss, outputs: Tensor, targets: Tensor) -> Tensor:
 
 def dense_from_factors(operator: FactoredOperator) -> Tensor:
     """Assemble scale · Σ K'K + diag(shift) in float64."""
-    total = torch.zeros(operator.shape, dtype=torch.float64, device=operator.device)
-    width = max(256, operator.size // 8)
-    for _, factor in operator.factors():
-        rows = factor.reshape(-1, operator.size).double()
-        for start in range(0, operator.size, width):  # the lower triangle, by blocks
-            block = slice(start, start + width)
-            total[start:, block].addmm_(rows[:, start:].T, rows[:, block])
+    p = operator.size
+    check_dense(p, operator.device)
+    width = max(256, p // 8)
+    examples = distributed.shard(operator.n_examples)
+
+    def own() -> Tensor:
+        total = torch.zeros(p, p, dtype=torch.float64, device=operator.device)
+        for _, factor in operator.factors(examples):
+            rows = factor.reshape(-1, p).double()
+            for start in range(0, p, width):  # the lower triangle, by blocks
+                block = slice(start, start + width)
+                total[start:, block].addmm_(rows[:, start:].T, rows[:, block])
+        return total
+
+    total = distributed.all_sum(own)
     total = total.tril_().add_(total.tril(-1).T)
     total *= operator.scale
     total.diagonal().add_(operator.shift.double())
@@ -151,9 +162,15 @@ def dense_from_factors(operator: FactoredOperator) -> Tensor:
 
 def diagonal_from_factors(operator: FactoredOperator) -> Tensor:
     """Return the diagonal of scale · Σ K'K + diag(shift)."""
-    total = torch.zeros(operator.size, dtype=torch.float64, device=operator.device)
-    for _, factor in operator.factors():
-        total += factor.reshape(-1, operator.size).double().square().sum(dim=0)
+    examples = distributed.shard(operator.n_examples)
+
+    def own() -> Tensor:
+        total = torch.zeros(operator.size, dtype=torch.float64, device=operator.device)
+        for _, factor in operator.factors(examples):
+            total += factor.reshape(-1, operator.size).double().square().sum(dim=0)
+        return total
+
+    total = distributed.all_sum(own)
     return (operator.scale * total + operator.shift).to(operator.dtype)
 
 

@@ -177,9 +177,10 @@ class LowRankApproximation(FactoredOperator):
         v = vectors.double()
         return (self.rows.T @ (self.rows @ v) + self.shift[:, None] * v).to(self.dtype)
 
-    def factors(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def factors(self, examples: range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield all rows at once: (row indices (r,), K (r, 1, p))."""
-        yield torch.arange(self.rank), self.rows[:, None]
+        which = torch.as_tensor(range(self.rank) if examples is None else examples)
+        yield which, self.rows[which, None]
 
     def factor_norms(self) -> Tensor:
         """Return the squared norms of the rows, shape (r, 1)."""

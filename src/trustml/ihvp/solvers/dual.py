@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trustml.core import distributed
+from trustml.core.memory import check_fits
 from trustml.ihvp.matrices import Diagonal
 from trustml.ihvp.operators import Damped, FactoredOperator, LinearOperator, Scaled, Sum
 from trustml.ihvp.solution import Status
@@ -77,13 +79,28 @@ def _as_diagonal(operator: LinearOperator) -> Tensor | None:
 def stack_factors(low_rank: LowRank) -> Tensor:
     """Return W of shape (N, p) in float64 with W'W = scale · Σ K'K."""
     size, core = len(low_rank.diagonal), low_rank.core
-    stacked = low_rank.diagonal.new_empty(low_rank.n_factors, size)
-    start = 0
-    for _, factor in core.factors() if core is not None else ():
-        rows = factor.reshape(-1, size)
-        stacked[start : start + len(rows)] = rows
-        start += len(rows)
-    return stacked.mul_(math.sqrt(low_rank.scale))
+    if core is None:
+        return low_rank.diagonal.new_empty(0, size)
+    n = core.n_factors
+    check_fits(
+        8 * n * (size + 2 * n),
+        f"the {n:,} x {size:,} factors and {n:,} x {n:,} inner products of a dual solve",
+        'use method="cg" or method="ekfac"',
+        core.device,
+    )
+    examples = distributed.shard(core.n_examples)
+
+    def own() -> Tensor:
+        share = n * len(examples) // core.n_examples
+        stacked = low_rank.diagonal.new_empty(share, size)
+        start = 0
+        for _, factor in core.factors(examples):
+            rows = factor.reshape(-1, size)
+            stacked[start : start + len(rows)] = rows
+            start += len(rows)
+        return stacked
+
+    return distributed.gather(own).mul_(math.sqrt(low_rank.scale))
 
 
 def why_not_dual(operator: LinearOperator) -> str | None:
