@@ -35,8 +35,9 @@ class LoGra(Projected):
     checkpoints : list of state dict or path of a safetensors file, or None
         Of the model's module. None: the model as it is.
     damping : float or "auto"
-        λ in units of the projected curvature's eigenvalues. "auto": a tenth of their mean. 0 is
-        replaced, with a warning, where the projected gradients fit every training row.
+        λ in units of the projected curvature's eigenvalues. "auto": half the mean of those that
+        can differ from 0. 0 is replaced, with a warning, where the projected gradients fit every
+        training row.
     random_state : int, generator or None
         Of the projection.
     parameters : selection or None

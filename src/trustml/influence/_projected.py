@@ -21,7 +21,9 @@ from trustml.influence._queries import Queries
 from trustml.influence._scores import Certificate
 from trustml.warnings import ConvergenceWarning
 
-_FRACTION = 0.1  # of the kernel's mean eigenvalue
+# Of the mean eigenvalue: within 5 % of the best damping's LDS on a small network, for 128 to 2048
+# dimensions and 500 rows; a hundredth lost a quarter, and none at 512 dimensions lost it all.
+_FRACTION = 0.5
 _FULL = 0.9  # of the number of rows: features of this rank fit them all
 _NULL = 1e-10  # of the largest eigenvalue
 
@@ -105,11 +107,9 @@ class Projected(Attributor):
 
 def _damped(kernel: Dense, damping: float | str, n: int) -> tuple[Damping, Factorization]:
     """Return λ with its reason, and the inverse of the damped kernel."""
-    k, mean = kernel.size, float(kernel.diagonal().mean())
-    value, reason = (
-        _FRACTION * mean,
-        f"a tenth of the projected curvature's mean eigenvalue {mean:.2g}",
-    )
+    k = kernel.size
+    mean = float(kernel.diagonal().sum()) / min(k, n)  # of those that are not zero
+    value, reason = _FRACTION * mean, f"half the mean projected eigenvalue {mean:.2g}"
     if damping != "auto":
         if isinstance(damping, (bool, str)) or not isinstance(damping, (int, float)):
             raise ValueError(f'damping must be a number >= 0 or "auto", got {damping!r}')

@@ -42,8 +42,9 @@ class Trak(Projected):
     checkpoints : list of state dict or path of a safetensors file, or None
         Of the model's module; best of models trained independently. None: the model as it is.
     damping : float or "auto"
-        λ in units of the eigenvalues of Φ'Φ/n. "auto": a tenth of their mean. 0, as in the paper,
-        is noise where k reaches the number of training rows: it is then replaced, with a warning.
+        λ in units of the eigenvalues of Φ'Φ/n. "auto": half the mean of those that can differ
+        from 0. 0, as in the paper, is noise where k reaches the number of training rows: it is
+        then replaced, with a warning.
     random_state : int, generator or None
         Of the projection.
     parameters : selection or None
