@@ -155,9 +155,17 @@ def test_a_saturated_spectrum_by_lanczos(classification, monkeypatch):
     X, y = classification(8, 30)
     J = Objective(nn.Linear(30, 3).double(), None, (X, y))
     monkeypatch.setattr("trustml.ihvp.damping._SMALL", 0)
-    found = choose_damping(GaussNewton(J), J)
+    G = GaussNewton(J)
+    products = []
+    monkeypatch.setattr(G, "matmat", lambda V, matmat=G.matmat: (products.append(V), matmat(V))[1])
+    away = choose_damping(G, J)
+    assert not products  # far from a minimum it is damped anyway, so nobody counts
+    assert away.value == pytest.approx(0.5 * G.dense().diagonal().mean().item())
+    monkeypatch.setattr("trustml.ihvp.damping.STATIONARY_FREE", 1.0)
+    found = choose_damping(G, J)
     assert "degrees of freedom as its data have targets (16)" in found.reason
-    assert found.value > 0
+    assert found.value == away.value
+    assert products
 
 
 def test_a_damping_carries_its_reason_into_the_solution(objective):

@@ -13,7 +13,7 @@ from trustml.core.batches import Batch
 from trustml.ihvp.objective import Objective
 from trustml.ihvp.operators import FactoredOperator, LinearOperator
 from trustml.ihvp.quadratic import is_null, lanczos, probes
-from trustml.ihvp.solution import Damping, Facts
+from trustml.ihvp.solution import Damping
 
 # ‖∇J‖ below this part of the per-example gradients' root mean square counts as a minimum. Without
 # weight decay the curvature has flat directions, along which a small gradient leads far.
@@ -26,6 +26,8 @@ _FRACTION = 0.5
 # Up to this size the whole spectrum is computed; above, Lanczos looks at its ends.
 _SMALL = 500
 _PROBES, _STEPS = 5, 30
+# Numbers a row in the factors of the output Hessians, above which their norms are not asked for.
+_FACTORS = 2**16
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ def choose_damping(
     if damping != "auto":
         return Damping(float(damping), "given by the caller", facts)
     value, reason = _choose(operator, objective, facts)
-    return Damping(value, reason, facts.at(value))
+    facts.damping = value
+    return Damping(value, reason, facts)
 
 
 class _MeasuredFacts:
@@ -111,16 +114,6 @@ class _MeasuredFacts:
 
     def __init__(self, operator: LinearOperator, objective: Objective, damping: float) -> None:
         self.operator, self.objective, self.damping = operator, objective, damping
-
-    def at(self, damping: float) -> Facts:
-        """Return all of them for a λ, so that the operator can be let go."""
-        return Facts(
-            self.gradient_norm,
-            self.relative_gradient_norm,
-            self.spectrum.degrees_of_freedom(damping),
-            self.stationary,
-            self.min_ritz,
-        )
 
     @cached_property
     def _norms(self) -> tuple[float, float]:
@@ -135,6 +128,24 @@ class _MeasuredFacts:
     @cached_property
     def spectrum(self) -> _Spectrum:
         return _look(self.operator, self.objective.weight_decay.double())
+
+    @cached_property
+    def mean(self) -> float:
+        """The mean eigenvalue: exact where one pass over the factors tells it."""
+        operator = self.operator
+        if (
+            operator.size > _SMALL
+            and isinstance(operator, FactoredOperator)
+            and (operator.n_factors / len(self.objective.data)) ** 2 <= _FACTORS
+        ):
+            trace = operator.scale * operator.factor_norms().double().sum()
+            return float(trace + operator.shift.double().sum()) / operator.size
+        return self.spectrum.mean
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether the degrees of freedom and Ritz values cost nothing more to know."""
+        return self.operator.size <= _SMALL or "spectrum" in self.__dict__
 
     @property
     def penalised(self) -> bool:
@@ -185,10 +196,7 @@ def _look(operator: LinearOperator, decay: Tensor) -> _Spectrum:
     runs = [_quadrature(operator, decay, z) for z in probes(operator, _PROBES).T]
     values, weights, decays = (torch.cat(parts) / _PROBES for parts in zip(*runs, strict=True))
     values = values * _PROBES
-    if isinstance(operator, FactoredOperator):  # one pass over the factors, and no noise
-        mean = float(operator.diagonal().double().mean())
-    else:
-        mean = float((weights * values).sum()) / operator.size
+    mean = float((weights * values).sum()) / operator.size
     return _Spectrum(mean, values, weights, decays)
 
 
@@ -203,24 +211,27 @@ def _quadrature(operator: LinearOperator, decay: Tensor, z: Tensor) -> tuple[Ten
 def _choose(
     operator: LinearOperator, objective: Objective, facts: _MeasuredFacts
 ) -> tuple[float, str]:
-    spectrum, stationary, penalised = facts.spectrum, facts.stationary, facts.penalised
-    mean = max(spectrum.mean, torch.finfo(torch.float64).tiny)
-    rounding = is_null(spectrum.smallest, spectrum.largest, operator.dtype)
-    negative = spectrum.smallest < 0 and not rounding
+    stationary, floor = facts.stationary, 0.0
     size = f"‖∇J‖ is {facts.relative_gradient_norm:.1e} of the per-example gradients' size"
-    # A model that fits its data exactly is held by its weight decay alone; without one, by nothing.
-    dof = math.nan if penalised else spectrum.degrees_of_freedom(0.0)
-    first = objective.data.rows(0, 1)
-    saturated = dof >= 0.9 * len(objective.data) * objective.targets(first).numel()
-    if stationary and not negative and not saturated:
-        return 0.0, f"the model is at a minimum ({size}) and no negative curvature was seen"
     why = [] if stationary else [f"the model is not at a minimum ({size})"]
-    if negative:
-        why.append(f"there is negative curvature ({spectrum.smallest:.2g})")
-    if saturated:
-        why.append(f"the model has as many degrees of freedom as its data have targets ({dof:.0f})")
+    if stationary or not operator.is_psd:
+        spectrum = facts.spectrum
+        rounding = is_null(spectrum.smallest, spectrum.largest, operator.dtype)
+        if spectrum.smallest < 0 and not rounding:
+            floor = 1.1 * -spectrum.smallest
+            why.append(f"there is negative curvature ({spectrum.smallest:.2g})")
+    if (stationary or facts.at_hand) and not facts.penalised:
+        # A model that fits its data exactly is held by its weight decay alone, or by nothing.
+        dof = facts.spectrum.degrees_of_freedom(0.0)
+        targets = len(objective.data) * objective.targets(objective.data.rows(0, 1)).numel()
+        if dof >= 0.9 * targets:
+            why.append(
+                f"the model has as many degrees of freedom as its data have targets ({dof:.0f})"
+            )
+    if not why:
+        return 0.0, f"the model is at a minimum ({size}) and no negative curvature was seen"
+    mean = max(facts.mean, torch.finfo(torch.float64).tiny)
     told = f"half the mean eigenvalue {mean:.2g}"
-    if negative:
-        told += f" above 1.1 times the most negative one {spectrum.smallest:.2g}"
-    floor = 1.1 * -spectrum.smallest if negative else 0.0
+    if floor:
+        told += f" above 1.1 times the most negative one {facts.min_ritz:.2g}"
     return floor + _FRACTION * mean, f"{'; '.join(why)}: {told}"

@@ -45,6 +45,8 @@ class Facts:
     ----------
     gradient_norm, relative_gradient_norm, effective_dof, stationary, min_ritz
         As of ``Damping``.
+    at_hand : bool
+        Whether asking for them is free.
     """
 
     gradient_norm: float = float("nan")
@@ -52,6 +54,7 @@ class Facts:
     effective_dof: float = float("nan")
     stationary: bool = False
     min_ritz: float = float("nan")
+    at_hand: bool = True
 
 
 class FactsLike(Protocol):
@@ -67,6 +70,8 @@ class FactsLike(Protocol):
     def stationary(self) -> bool: ...  # noqa: D102
     @property
     def min_ritz(self) -> float: ...  # noqa: D102
+    @property
+    def at_hand(self) -> bool: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,8 @@ class Damping:
     reason : str
         A sentence: who chose it, by which rule.
     facts : Facts
-        What the properties say. Those of a λ that the caller has given are computed when they are
-        asked for, which takes passes over the data.
+        What the properties say. What the choice did not need is computed when it is asked for,
+        which takes passes over the data.
     """
 
     value: float

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trustml.core.results import Result
 from trustml.core.validation import check_positive_int, restore, to_numpy
-from trustml.ihvp import Damping, Facts, Solution
+from trustml.ihvp import Damping, Solution
 
 SIGN = "positive: leaving the training row out raises the measurement (the row helps a loss)"
 
@@ -74,7 +74,7 @@ class Certificate:
             return self.summary
         state = "a minimum" if self.stationary else "not a minimum"
         said = f"Gradient of the training objective {self.gradient_norm:.2g} ({state})"
-        if isinstance(self.chosen.facts, Facts):  # else it would take many products to know
+        if self.chosen.facts.at_hand:  # else it would take many products to know
             said += f", {self.effective_dof:.4g} effective parameters"
         return f"{self.summary} {said}."
 
