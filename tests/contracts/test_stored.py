@@ -8,6 +8,8 @@ from sklearn.datasets import load_diabetes, load_iris
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from trustml import conformal, fairness, influence, ood
+from trustml.errors import StoreMismatchError
+from trustml.influence import _stored
 from trustml.model import wrap
 
 X, Y = load_iris(return_X_y=True)
@@ -68,3 +70,63 @@ def test_group_metrics():
         BINARY, scores > 0.5, sensitive_features=GROUP, y_score=scores, random_state=0
     )
     same(g, lambda g: g.ci())
+
+
+class Killed(BaseException):
+    """Stands for what cannot be caught."""
+
+
+@pytest.mark.parametrize("method", ["cholesky", "cg"])
+def test_scores_in_a_folder_go_on_where_they_stopped(method, model, tmp_path, monkeypatch):
+    fitted = influence.InfluenceFunctions(model, method=method).fit()
+    whole = fitted.scores(X, Y)
+    monkeypatch.setattr(_stored, "rows_at_once", lambda numbers: 40)
+    solve, solved = type(fitted.inverse_).solve, []
+
+    def sometimes(self, B):
+        if len(solved) == 2:
+            raise Killed
+        solved.append(B.shape[1])
+        return solve(self, B)
+
+    monkeypatch.setattr(type(fitted.inverse_), "solve", sometimes)
+    with pytest.raises(Killed):
+        fitted.scores(X, Y, store=tmp_path)
+    monkeypatch.setattr(type(fitted.inverse_), "solve", solve)
+    again = influence.InfluenceFunctions(model, method=method).fit()  # as a new process would
+    resumed = again.scores(X, Y, store=tmp_path)
+    np.testing.assert_allclose(resumed.values, whole.values, rtol=1e-9, atol=1e-15)
+    assert resumed.certificate.converged == whole.certificate.converged
+    assert resumed.certificate.relative_residual.shape == (len(X),)
+    assert not np.isnan(resumed.certificate.relative_residual).any()
+    assert resumed.helpful(3).shape == (len(X), 3)
+
+    def never(self, B):
+        raise AssertionError("nothing was left to solve")
+
+    monkeypatch.setattr(type(fitted.inverse_), "solve", never)
+    read = again.scores(X, Y, store=tmp_path)
+    np.testing.assert_array_equal(read.values, resumed.values)
+    assert str(read.certificate) == str(resumed.certificate)
+
+
+def test_a_folder_of_other_scores_is_refused(model, tmp_path):
+    def fit(**settings):
+        return influence.InfluenceFunctions(model, **settings).fit()
+
+    fit(damping=0.1).scores(X[:5], Y[:5], store=tmp_path)
+    for other, ask, named in (
+        (fit(damping=0.2), (X[:5], Y[:5]), "settings.damping (0.1 there, 0.2 here)"),
+        (fit(damping=0.1, correction="none"), (X[:5], Y[:5]), "settings.correction"),
+        (fit(damping=0.1), (X[5:10], Y[5:10]), "queries"),
+    ):
+        with pytest.raises(StoreMismatchError) as refusal:
+            other.scores(*ask, store=tmp_path)
+        assert named in str(refusal.value)
+    elsewhere = wrap(LogisticRegression(C=2.0, max_iter=500).fit(X, Y), train=(X, Y))
+    with pytest.raises(StoreMismatchError, match=r"model\.weights"):
+        influence.InfluenceFunctions(elsewhere, damping=0.1).fit().scores(
+            X[:5], Y[:5], store=tmp_path
+        )
+    with pytest.raises(StoreMismatchError, match=r"settings\.scale \(effect there, raw here\)"):
+        fit(damping=0.1).scores(X[:5], Y[:5], scale="raw", store=tmp_path)

@@ -46,7 +46,7 @@ for seed in range(int(sys.argv[3])):
         if child == 0:
             run(f"{sys.argv[2]}/{seed}")
             os._exit(0)
-        time.sleep(moment.uniform(0.001, 0.04))
+        time.sleep(moment.uniform(0.001, 0.015) * 1.05**kills)  # a busy machine gets there too
         os.kill(child, signal.SIGKILL)
         if os.waitpid(child, 0)[1] == 0:
             break
@@ -61,7 +61,7 @@ def test_a_run_killed_at_random_points_goes_on_to_identical_numbers(tmp_path):
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     kills = [int(line) for line in found.stdout.split()]
     assert len(kills) == seeds
-    assert all(0 < count < 199 for count in kills)
+    assert all(0 < count < 199 for count in kills), kills
     for seed in range(seeds):
         store = Store(tmp_path / str(seed), OWNER)
         table = store.rows("scores", (ROWS, 7))
@@ -84,7 +84,8 @@ def test_only_what_is_missing_is_computed(tmp_path):
     values = again.fill(compute, block=3)
     assert asked == [(0, 2), (4, 7), (8, 10)]
     assert values[:, 0].tolist() == [2, 2, 1, 1, 2, 2, 2, 1, 2, 2]
-    assert not values.flags.writeable
+    values[:] = 7  # stays in memory
+    assert Store(tmp_path, OWNER).rows("t", (10, 2), dtype="float32").complete
     assert list(again.pending()) == []
 
 

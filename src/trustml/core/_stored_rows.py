@@ -61,8 +61,8 @@ class StoredRows:
 
     @property
     def values(self) -> np.ndarray:
-        """The numbers, memory-mapped and read-only; zero where a row is not done."""
-        whole: np.ndarray = np.load(self._path, mmap_mode="r", allow_pickle=False)
+        """The numbers, memory-mapped; changes stay in memory. Zero where a row is not done."""
+        whole: np.ndarray = np.load(self._path, mmap_mode="c", allow_pickle=False)
         return whole
 
     def pending(self, block: int = 1) -> Iterator[slice]:

@@ -126,8 +126,18 @@ class Store:
         path = self._path(name, ".safetensors")
         return load_file(path) if distributed.agreed(float(path.exists())) else None
 
+    def note(self, name: str, value: Any) -> None:
+        """Write JSON values under a name, replacing what was there, all or nothing."""
+        path, text = self._path(name, ".json"), json.dumps(value)
+        distributed.once(lambda: replace(path, lambda partial: partial.write_text(text)))
+
+    def noted(self, name: str) -> Any:
+        """Return the JSON values under a name, or None."""
+        path = self._path(name, ".json")
+        return json.loads(path.read_text()) if distributed.agreed(float(path.exists())) else None
+
     def _path(self, name: str, ending: str) -> Path:
-        if not _NAME.match(name):
+        if not _NAME.match(name) or name == "manifest":
             raise ValueError(
                 f"name must be letters, digits, dots, dashes and underscores, got {name!r}"
             )

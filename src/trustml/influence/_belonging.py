@@ -51,8 +51,8 @@ def belongs_to(
     """
     return {
         "model": _hash_model(model, queries.data),
-        "training data": None if model.train is None else _hash_data(model.train),
-        "queries": _hash_data(queries.data),
+        "training data": None if model.train is None else hash_data(model.train),
+        "queries": hash_data(queries.data),
         "measure": [described(measure) for measure in measures],
         "training": described(getattr(model.refit, "train", model.refit)),
         "subsets": hash_tensors(*(torch.as_tensor(rows) for rows in subsets)),
@@ -82,8 +82,11 @@ def described(thing: Any) -> Any:
 def _text(thing: Any, depth: int) -> str:
     if isinstance(thing, _PLAIN):
         return repr(thing)
-    if isinstance(thing, (Tensor, np.ndarray)):
-        return hash_tensors(torch.as_tensor(to_numpy(thing).astype(np.float64)))
+    if isinstance(thing, (Tensor, np.ndarray, np.generic)):
+        array = to_numpy(thing)
+        if array.dtype.kind not in "biuf":
+            return repr(array.tolist())
+        return hash_tensors(torch.as_tensor(array.astype(np.float64)))
     if isinstance(thing, (set, frozenset)):
         return str(sorted(_text(part, depth) for part in thing))
     if isinstance(thing, (list, tuple)):
@@ -123,7 +126,7 @@ def _hash_model(model: Model, queries: Data) -> str:
     return hash_tensors(*(model.outputs(b.inputs).detach() for b in queries.batches(_ROWS)))
 
 
-def _hash_data(data: Data) -> str:
+def hash_data(data: Data) -> str:
     digest = hashlib.blake2b(digest_size=16)
 
     def add(x: Tensor) -> Tensor:

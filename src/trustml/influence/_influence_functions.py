@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
@@ -15,7 +16,8 @@ from trustml.ihvp import Solution, choose_damping, curvature, factorize
 from trustml.influence._leverage import LeaveOneOut, bulk_flops, leave_one_out_steps
 from trustml.influence._queries import Measure, Queries
 from trustml.influence._removal import newton_step
-from trustml.influence._scores import Certificate, InfluenceScores, as_rows
+from trustml.influence._scores import InfluenceScores, as_rows
+from trustml.influence._stored import ScoreBlocks
 from trustml.influence._train_rows import TrainRows, rows_at_once
 from trustml.model import Model, as_model
 
@@ -140,6 +142,7 @@ class InfluenceFunctions(BaseEstimator):
         *,
         measure: Measure | None = None,
         scale: Literal["effect", "raw"] = "effect",
+        store: str | Path | None = None,
     ) -> InfluenceScores:
         """Return the effect of every training row on every query.
 
@@ -155,6 +158,8 @@ class InfluenceFunctions(BaseEstimator):
         scale : {"effect", "raw"}
             "effect": predicted change of the measurement if the row is left out, in its unit.
             "raw": g_q' (H + λI)⁻¹ g_i, without 1/n and without correction.
+        store : path or None
+            Folder for the scores: a killed run goes on in it, and they stay out of memory.
 
         Returns
         -------
@@ -164,22 +169,18 @@ class InfluenceFunctions(BaseEstimator):
         self._check_fitted()
         check_choice(scale, "scale", ("effect", "raw"))
         queries = Queries.of(self.model_, X, y, measure)
-        raw = scale == "raw"
-        rows = self._raw if raw else self._effects
-        blocks, solutions = [], []
-        for gradients in queries.gradient_blocks(self._exact):
-            solution = self.inverse_.solve(gradients.T)
-            blocks.append(rows.dot(solution.x).T)
-            solutions.append(solution)
-        values = self._own(torch.cat(blocks))
+        rows = self._raw if scale == "raw" else self._effects
+        blocks = ScoreBlocks(queries, self._exact, self.inverse_, rows, self.damping_)
+        settings = self.get_params(False) | {"measure": measure, "correction": self.correction_}
+        values, certificate = blocks.answer(self.objective_, scale, store, settings)
         return InfluenceScores(
-            values=restore(values if raw else values / self.objective_.n, X),
+            values=restore(values, X),
             unit=queries.unit,
             scale=scale,
-            correction="none" if raw else self.correction_,
+            correction="none" if rows is self._raw else self.correction_,
             curvature=type(self.operator_).__name__,
             method=self.inverse_.method,
-            certificate=Certificate.of(solutions, self.damping_),
+            certificate=certificate,
         )
 
     def self_influence(self, scale: Literal["effect", "raw"] = "effect") -> Any:
