@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
-from trustml.core.validation import check_choice, restore
+from trustml.core.validation import check_choice, restore, to_numpy
 from trustml.ihvp import Objective
 from trustml.influence._queries import Measure, Queries
 from trustml.influence._scores import Certificate, InfluenceScores
@@ -123,7 +123,7 @@ class Attributor(BaseEstimator, ABC):
         """
         self._check_fitted()
         check_choice(scale, "scale", ("effect", "raw"))
-        return self._scaled(self._raw_self(), scale).cpu().numpy()
+        return to_numpy(self._scaled(self._raw_self(), scale))
 
     @abstractmethod
     def _prepare(self) -> None:

@@ -165,7 +165,7 @@ class InRunShapley(Attributor):
             found = shares(moment, queries, rows, rate, self.order)
             record.add(rows, found, queries.values(next_point(moment, rows, rate)) - before)
         self.validity_ = record.validity(self.order)
-        return record.values.to(self.objective_.space.dtype), None
+        return record.values.to(record.dtype), None
 
     def _raw_self(self) -> Tensor:
         total = torch.zeros(len(self.objective_.data), dtype=torch.float64)
@@ -199,10 +199,12 @@ class _Record:
 
     def __init__(self, q: int, n: int) -> None:
         self.values = torch.zeros(q, n, dtype=torch.float64)
+        self.dtype = torch.float32
         self.predicted: list[float] = []
         self.measured: list[float] = []
 
     def add(self, rows: Tensor, found: Tensor, change: Tensor) -> None:
+        self.dtype = found.dtype
         self.values[:, rows] += found.double().cpu()
         self.predicted.append(-float(found.double().sum(1).mean()))
         self.measured.append(float(change.double().mean()))
@@ -272,7 +274,7 @@ class ShapleyRun:
         """
         shapley = self._shapley
         self.validity_ = self._record.validity(shapley.order)
-        values = self._record.values.to(shapley.objective_.space.dtype)
+        values = self._record.values.to(self._record.dtype)
         return InfluenceScores(
             values=restore(values, self._like),
             unit=self._queries.unit,

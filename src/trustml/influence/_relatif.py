@@ -14,7 +14,7 @@ from trustml.influence._attributor import Attributor
 from trustml.influence._influence_functions import InfluenceFunctions
 from trustml.influence._queries import Queries
 from trustml.influence._scores import Certificate
-from trustml.influence._train_rows import TrainRows, loss_cotangents, rows_at_once
+from trustml.influence._train_rows import TrainRows, rows_at_once
 from trustml.model import Model
 
 _WORDS = {
@@ -82,10 +82,10 @@ class RelatIF(Attributor):
         check_choice(self.normalisation, "normalisation", tuple(_WORDS))
         objective, inverse = self.objective_, self.influence_.inverse_
         self.curvature_name = type(self.influence_.operator_).__name__
-        rows = TrainRows(objective, loss_cotangents(objective))
+        rows = TrainRows(objective)
 
         def sizes(part: Tensor) -> Tensor:
-            gradients = rows.rows(part).T
+            gradients = rows.rows(part).T.to(inverse.operator.dtype)
             solved = inverse.apply(gradients)
             if self.normalisation == "theta":
                 norms: Tensor = torch.linalg.vector_norm(solved, dim=0)
