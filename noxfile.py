@@ -104,8 +104,13 @@ def minimal(session: nox.Session) -> None:
 
 
 @nox.session(name="bench-peers", reuse_venv=True)
-@nox.parametrize("peer", ["curvlinops", "pydvl"], ids=["curvlinops", "pydvl"])
+@nox.parametrize(
+    "peer", ["attribution", "curvlinops", "pydvl"], ids=["attribution", "curvlinops", "pydvl"]
+)
 def bench_peers(session: nox.Session, peer: str) -> None:
-    """An environment of its own for each peer: their pins fight ours and each other's."""
+    """Environments of the benchmark's peers: their pins fight ours, and pyDVL's the others'."""
     session.install(TORCH, silent=True)
     session.install(TORCH, "-r", f"requirements/peers/{peer}.txt", silent=True)
+    no_deps = ROOT / "requirements" / "peers" / f"{peer}-no-deps.txt"
+    if no_deps.exists():
+        session.install("--no-deps", "-r", str(no_deps), silent=True)
