@@ -10,6 +10,8 @@ import pytest
 import torch
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from trustml.errors import StoreMismatchError
@@ -159,6 +161,28 @@ def test_a_killed_run_goes_on_and_gives_the_same_numbers(tmp_path):
     assert not module.calls
 
 
+def test_string_labels_and_pipelines_can_be_stored(tmp_path):
+    rows, labels = load_iris(return_X_y=True)
+    words = np.array(["a", "b", "c"])[labels]
+    fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, words)
+    kwargs = {"subsets": 2, "random_state": 0, "store": tmp_path}
+    model = wrap(fitted, train=(rows, words))
+    first = retrain(model, rows, words, **kwargs)
+    np.testing.assert_array_equal(first.values, retrain(model, rows, words, **kwargs).values)
+    softer = make_pipeline(StandardScaler(), LogisticRegression(C=0.1)).fit(rows, words)
+    with pytest.raises(StoreMismatchError, match="training"):
+        retrain(wrap(softer, train=(rows, words)), rows, words, **kwargs)
+
+
+def test_an_error_in_a_worker_is_the_users_error():
+    def fails(rows, targets):
+        raise RuntimeError("no convergence today")
+
+    fails.__module__ = "__main__"
+    with pytest.raises(RuntimeError, match="no convergence today"):
+        ask(noisy_network(fails), subsets=3, n_jobs=2)
+
+
 def test_a_folder_of_anything_else_is_refused(tmp_path):
     retrain(ridge(), XQ, YQ, subsets=2, random_state=0, store=tmp_path)
     for other, kwargs, named in (
@@ -227,6 +251,11 @@ def test_training_that_diverges_says_which():
         ({"seeds": 0}, ValueError, "positive integer"),
         ({"seeds": 2.0}, TypeError, "positive integer"),
         ({"seeds": (1, 1)}, ValueError, "distinct"),
+        ({"seeds": ()}, ValueError, "distinct"),
+        ({"seeds": "ab"}, TypeError, "integers"),
+        ({"subsets": "half"}, ValueError, "boolean array"),
+        ({"measure": lambda out, X, y: out.repeat(2, 1)}, ValueError, "one number a query"),
+        ({"measure": lambda out, X, y: out.detach().numpy()}, ValueError, "ndarray"),
         ({"seeds": (-1,)}, ValueError, "distinct"),
         ({"n_jobs": 0}, ValueError, "n_jobs"),
         ({"n_jobs": True}, ValueError, "n_jobs"),

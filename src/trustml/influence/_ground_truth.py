@@ -246,7 +246,10 @@ def as_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     """Return distinct seeds: of a number the first so many."""
     if isinstance(seeds, (int, np.integer, bool, float)):
         return tuple(range(check_positive_int(seeds, "seeds")))
-    given = tuple(int(seed) for seed in seeds)
+    array = np.asarray(list(seeds))
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise TypeError(f"seeds must be a number of trainings or integers, got {seeds!r}")
+    given = tuple(array.tolist())
     if not given or len(set(given)) < len(given) or not all(0 <= s < 2**32 for s in given):
         raise ValueError(f"seeds must be distinct and in [0, 2**32), at least one, got {seeds!r}")
     return given

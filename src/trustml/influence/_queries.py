@@ -87,7 +87,7 @@ class Queries:
 
         def part(batch: Batch) -> Tensor:
             outputs = objective.outputs(batch.inputs)
-            return self._checked(outputs, batch).detach()
+            return self.checked(outputs, batch).detach()
 
         return torch.cat(list(objective.map(part, self.data)))
 
@@ -114,7 +114,7 @@ class Queries:
         def of(outputs: Tensor) -> Tensor:
             with torch.enable_grad():
                 leaf = outputs.detach().requires_grad_()
-                total = self._checked(leaf, batch).sum()
+                total = self.checked(leaf, batch).sum()
                 if not total.requires_grad:
                     raise ValueError(
                         "measure does not depend on the outputs in a differentiable way; use torch "
@@ -125,7 +125,8 @@ class Queries:
 
         return of
 
-    def _checked(self, outputs: Tensor, batch: Batch) -> Tensor:
+    def checked(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Return the measurement of a batch, shape (b,), or say what is wrong with it."""
         try:
             values = self.measure(outputs, batch.inputs, batch.targets)
         except (IndexError, RuntimeError, TypeError) as error:

@@ -6,7 +6,7 @@ import pickle
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,11 +51,9 @@ class Trainings:
 
         def part(batch: Batch) -> torch.Tensor:
             outputs = model.outputs(batch.inputs).detach()
-            found = [
-                measure(outputs, batch.inputs, batch.targets).detach().reshape(-1)
-                for measure in self.measures
-            ]
-            return torch.stack([values.double() for values in found], dim=1)
+            asked = [replace(self.queries, measure=measure) for measure in self.measures]
+            found = [queries.checked(outputs, batch).detach().double() for queries in asked]
+            return torch.stack(found, dim=1)
 
         parts = list(map_batches(part, self.queries.data, model.batch_size))
         return to_numpy(torch.cat(parts).T)
