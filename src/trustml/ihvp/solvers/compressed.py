@@ -21,13 +21,12 @@ from trustml.ihvp.operators import LinearOperator
 from trustml.ihvp.solution import Status, relative_norms
 from trustml.ihvp.solvers.base import NOT_FINITE, Applied, Factorization
 from trustml.ihvp.solvers.dual import as_low_rank
-from trustml.ihvp.solvers.spectral import SpectralFactor
 
 # tr(R) over the smallest diagonal entry: at tolerance t one answer is as good as t as a rule where
 # this is 100 t, and one refinement mends the others. Above a tenth they would be too many.
 _SLACK, _CONTRACTION = 100.0, 0.1
-# Above this tolerance float32 keeps enough digits.
-SINGLE = 1e-4
+# Above this tolerance float32 may keep enough digits; its relative rounding.
+SINGLE, _ROUNDING = 1e-4, 6e-8
 _REFINEMENTS = 20
 # The certificate's random columns, and the part of a χ² variable's mean that it falls short of
 # with a probability of 1e-9 (64 degrees of freedom).
@@ -43,13 +42,13 @@ class Selection:
     ----------
     examples, columns : Tensor of shape (m,)
         The kept rows: training example, and column of its factor.
-    remainder : float
-        tr(R) of the rows that are not kept: a bound of the norm of R.
+    condition : float
+        Bound of the condition number of A.
     """
 
     examples: Tensor
     columns: Tensor
-    remainder: float
+    condition: float
 
 
 def select_rows(operator: LinearOperator, tol: float) -> Selection | None:
@@ -80,11 +79,13 @@ def select_rows(operator: LinearOperator, tol: float) -> Selection | None:
     if not bool(torch.isfinite(norms).all()):
         raise ValueError(NOT_FINITE)
     sizes, order = norms.flatten().sort()
-    allowed = min(_SLACK * tol, _CONTRACTION) * float(low_rank.diagonal.min())
+    least = float(low_rank.diagonal.min())
+    allowed = min(_SLACK * tol, _CONTRACTION) * least
     dropped = int((sizes.cumsum(0) <= allowed).sum())
     kept = order[dropped:].sort().values
     width = norms.shape[1]
-    return Selection(kept // width, kept % width, float(sizes[:dropped].sum()))
+    condition = (float(low_rank.diagonal.max()) + float(sizes.sum())) / least
+    return Selection(kept // width, kept % width, condition)
 
 
 class CompressedFactorization(Factorization):
@@ -116,6 +117,9 @@ class CompressedFactorization(Factorization):
     ) -> None:
         self._exact = operator if tol >= SINGLE else operator.double()
         selection, low_rank = select_rows(self._exact, tol), as_low_rank(self._exact)
+        if selection is not None and selection.condition * _ROUNDING > tol:
+            self._exact = operator.double()
+            low_rank = as_low_rank(self._exact)
         if selection is None or low_rank is None or low_rank.core is None:
             raise ValueError(
                 'method "compressed" needs a GaussNewton, Fisher or EmpiricalFisher operator with '
@@ -129,8 +133,8 @@ class CompressedFactorization(Factorization):
         self.method_reason = f"{reason}; {self.n_kept} of {total} output rows kept"
         self._diagonal = low_rank.diagonal[:, None]
         rows = low_rank.core.factor_rows(selection.examples, selection.columns)
-        self._rows = rows * math.sqrt(low_rank.scale)
-        self._gram = SpectralFactor(self._middle(), definite=True)
+        self._rows = rows.mul_(math.sqrt(low_rank.scale))
+        self._factor = torch.linalg.cholesky(self._middle())
         generator = torch.Generator().manual_seed(0)
         z = torch.randn(operator.size, SKETCH, generator=generator, dtype=torch.float64)
         self._z = z.to(rows)
@@ -179,7 +183,8 @@ class CompressedFactorization(Factorization):
     def _inverse(self, b: Tensor) -> Tensor:
         """Return M⁻¹ b."""
         y = b / self._diagonal
-        weights = self._gram.solve((self._rows @ y.to(self._rows.dtype)).double())
+        seen = (self._rows @ y.to(self._rows.dtype)).double()
+        weights = torch.cholesky_solve(seen, self._factor)
         gone: Tensor = (self._rows.T @ weights.to(self._rows.dtype)).double()
         return y - gone / self._diagonal
 
@@ -205,12 +210,13 @@ class CompressedFactorization(Factorization):
 
     def logdet(self) -> float:
         """Estimate log det A: exact for the rows that are kept, to first order for the others."""
-        exact = float(self._diagonal.log().sum()) + self._gram.logdet()
+        exact = float(self._diagonal.log().sum() + 2 * self._factor.diagonal().log().sum())
         return exact + float((self._z * self._inverse(self._left_out())).sum()) / SKETCH
 
     def trace(self) -> float:
         """Estimate the trace of A⁻¹: exact for the kept rows, to first order for the others."""
         scaled = self._rows.double() / self._diagonal.T
-        exact = float((1 / self._diagonal).sum()) - float((scaled * self._gram.solve(scaled)).sum())
+        half = torch.linalg.solve_triangular(self._factor, scaled, upper=False)
+        exact = float((1 / self._diagonal).sum() - half.square().sum())
         solved = self._inverse(self._z.double())
         return exact - float((solved * self._inverse(self._left_out())).sum()) / SKETCH
