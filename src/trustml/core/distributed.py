@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 _GROUP: ContextVar[dist.ProcessGroup | None] = ContextVar("trustml_group", default=None)
+_INSIDE: ContextVar[bool] = ContextVar("trustml_inside", default=False)
 _DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 _DTYPES += [torch.int64, torch.int32, torch.uint8, torch.bool]
 _MAX_DIMENSIONS = 8
@@ -73,13 +74,19 @@ def data_parallel(group: dist.ProcessGroup | None = None) -> Iterator[int]:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def _alone() -> Iterator[None]:
     """Compute in this process only, as a part of a shared pass does."""
-    token = _GROUP.set(None)
+    group, inside = _GROUP.set(None), _INSIDE.set(True)
     try:
         yield
     finally:
-        _GROUP.reset(token)
+        _GROUP.reset(group)
+        _INSIDE.reset(inside)
+
+
+def inside_pass() -> bool:
+    """Return whether this is a process's own part of a shared pass: nothing kept may change."""
+    return _INSIDE.get()
 
 
 def shard(n: int) -> range:
@@ -165,13 +172,15 @@ def all_sum(compute: Callable[[], Tensor | None]) -> Tensor:
     return moved.to(part.device)
 
 
-def gather(compute: Callable[[], Tensor | None]) -> Tensor:
+def gather(compute: Callable[[], Tensor | None], shared: bool = True) -> Tensor:
     """Return the rows that the processes computed, in the order of the processes.
 
     Parameters
     ----------
     compute : callable
         As for ``all_sum``; its tensors may differ in their number of rows.
+    shared : bool
+        False: every process has computed all rows.
 
     Returns
     -------
@@ -184,7 +193,7 @@ def gather(compute: Callable[[], Tensor | None]) -> Tensor:
     torch.Size([2, 1])
     """
     group = _GROUP.get()
-    if group is None:
+    if group is None or not shared:
         return _something(compute())
     own, heads = _run(compute, group, "rows")
     head = _alike([h.of_row() for h in heads if h.state == _READY])
@@ -279,7 +288,7 @@ def _run(
     own: Tensor | None = None
     failure: Exception | None = None
     try:
-        with alone():
+        with _alone():
             own = compute()
     except Exception as error:  # told to the others below, and raised again
         failure = error

@@ -59,6 +59,7 @@ def collect(
     data: Data,
     batch_size: int | Literal["auto"] = "auto",
     description: str | None = None,
+    shared: bool = True,
 ) -> Tensor:
     """Return ``fn(batch)`` of all rows, in their order.
 
@@ -70,6 +71,9 @@ def collect(
         The rows; inside ``data_parallel()`` each process takes a part of them.
     batch_size, description
         As for ``map_batches``.
+    shared : bool
+        False: every process goes through all rows, and what ``fn`` calls is shared instead, as
+        an iterative solve must be.
 
     Returns
     -------
@@ -105,5 +109,5 @@ def collect(
             done += len(part)
         return whole
 
-    rows = distributed.shard(len(data))
-    return distributed.gather(own)
+    rows = distributed.shard(len(data)) if shared else range(len(data))
+    return distributed.gather(own, shared)

@@ -211,7 +211,7 @@ class EmpiricalFisher(FactoredOperator):
                 batch.inputs, lambda outputs: objective.loss.gradient(outputs, targets)
             )
 
-        return torch.cat(list(objective.map(part)))[:, None]
+        return objective.collect(part)[:, None]
 
     def factor_rows(self, examples: Tensor, columns: Tensor) -> Tensor:
         """Return the gradients at ``examples``, shape (m, p)."""

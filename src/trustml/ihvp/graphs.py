@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trustml.core import distributed
 from trustml.core.batches import Batch, batch_length, map_batches
+from trustml.core.modes import mixed_precision
 from trustml.ihvp.objective import Objective
 
 T = TypeVar("T")
@@ -84,7 +85,7 @@ class GraphSum:
         return total
 
     def _make(self, batch: Batch) -> Product:
-        with torch.enable_grad():
+        with mixed_precision(None), torch.enable_grad():
             return self._build(self._objective, self._leaves, batch)
 
     def _map(self, rows: range, fn: Callable[[Batch], T]) -> Iterator[T]:

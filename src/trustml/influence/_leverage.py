@@ -19,10 +19,13 @@ import torch
 from torch import Tensor
 
 from trustml.core.batches import Batch
+from trustml.core.passes import collect
 from trustml.ihvp import Factorization, Objective
 from trustml.influence._train_rows import rows_at_once
 from trustml.warnings import ConvergenceWarning
 
+# Their products are shared among processes, so that each goes through all rows itself.
+_ITERATIVE = ("cg", "minres", "lissa", "neumann", "astra")
 _LEAST_REST = 1e-9  # 1 - leverage below this: the row alone holds a direction in place
 
 
@@ -103,7 +106,9 @@ def leave_one_out_steps(
         told = bad.to(new)[:, None, None].expand_as(new)
         return torch.stack([new, spread @ flat, spread @ new, told], dim=1)
 
-    new, raw, moved, bad = objective.collect(part, rows_at_once=rows_at_once(2 * c * p)).unbind(1)
+    size = objective.capped(rows_at_once(2 * c * p))
+    shared = inverse.method not in _ITERATIVE
+    new, raw, moved, bad = collect(part, objective.data, size, shared=shared).unbind(1)
     if bool(bad.any()):
         _warn_of_excess(bad.flatten(1).any(1).nonzero().flatten().tolist())
     u = cotangents.reshape(len(cotangents), c, 1).double()

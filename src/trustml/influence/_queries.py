@@ -89,7 +89,7 @@ class Queries:
             outputs = objective.outputs(batch.inputs)
             return self.checked(outputs, batch).detach()
 
-        return torch.cat(list(objective.map(part, self.data)))
+        return objective.collect(part, self.data)
 
     def dot(self, objective: Objective, vectors: Tensor) -> Tensor:
         """Return the measurement's gradients times ``vectors`` (p, k), shape (q, k)."""
@@ -97,7 +97,7 @@ class Queries:
         def part(batch: Batch) -> Tensor:
             return objective.gradients.dot(batch.inputs, self.cotangents(batch), vectors)[1]
 
-        return torch.cat(list(objective.map(part, self.data)))
+        return objective.collect(part, self.data)
 
     def gradient_blocks(self, objective: Objective) -> Iterator[Tensor]:
         """Yield the measurement's gradients in blocks (b, p) that fit into the budget."""
@@ -106,7 +106,7 @@ class Queries:
             return objective.gradients.rows(batch.inputs, self.cotangents(batch))[1]
 
         data = self.data.to(objective.space.device, objective.space.dtype)
-        return map_batches(part, data, rows_at_once(objective.space.size))
+        return map_batches(part, data, rows_at_once(objective.space.size), "influence")
 
     def cotangents(self, batch: Batch) -> Callable[[Tensor], Tensor]:
         """Return the map from a batch's outputs to the measurement's gradient in output space."""

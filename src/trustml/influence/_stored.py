@@ -123,7 +123,7 @@ class ScoreBlocks:
             store.note("solves", notes)  # first: a block counts once its scores are written
             return scores
 
-        values = table.fill(compute, rows_at_once(self.objective.space.size), "influence")
+        values = table.fill(compute, rows_at_once(self.objective.space.size))
         return torch.from_numpy(values), self._noted(notes)
 
     def _noted(self, notes: dict[str, dict[str, Any]]) -> Certificate:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from trustml.core import distributed
 from trustml.ihvp.operators import LinearOperator
 from trustml.ihvp.preconditioners import Preconditioner, build_preconditioner
 from trustml.ihvp.quadratic import hutchinson_trace, lanczos_logdet
@@ -80,6 +82,10 @@ class ConjugateGradientFactorization(Factorization):
         return self.__dict__ | {"_history": Directions(self.operator.size, _HISTORY)}
 
     def _apply(self, b: Tensor) -> Applied:
+        # In its own part of a pass a process may not change what must stay alike on all.
+        return (copy.copy(self) if distributed.inside_pass() else self)._answer(b)
+
+    def _answer(self, b: Tensor) -> Applied:
         spent = 0
         if self._choosing:
             choice = choose_preconditioner(
