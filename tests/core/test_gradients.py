@@ -388,7 +388,7 @@ def test_parametrised_layer(norm):
     module, x = nn.Sequential(layer, nn.Linear(3, 2)).eval(), torch.randn(6, 4)
     gradients = PerExampleGradients(module, ParameterSpace(module))
     _, rows = gradients.rows(x, towards)
-    assert gradients.backend == "vmap"
+    assert gradients.backend == "hooks"
     _, reference = PerExampleGradients(module, ParameterSpace(module), "loop").rows(x, towards)
     assert close(rows, reference)
 
@@ -408,10 +408,9 @@ class Own(nn.Module):
     def __init__(self):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(3))
-        self.layer = nn.Linear(3, 2)
 
     def forward(self, x):
-        return self.layer(x * self.scale)
+        return x * self.scale
 
 
 class SequenceFirst(nn.Module):
@@ -429,8 +428,39 @@ class SequenceFirst(nn.Module):
 def test_sequence_first_layers_are_not_mistaken(t):
     module, x = SequenceFirst().double(), torch.randn(3, t, 4, dtype=torch.float64)
     _, reference = PerExampleGradients(module, ParameterSpace(module), "loop").rows(x, towards)
-    _, rows = PerExampleGradients(module, ParameterSpace(module)).rows(x, towards)
+    gradients = PerExampleGradients(module, ParameterSpace(module))
+    _, rows = gradients.rows(x, towards)
+    assert gradients.backend == "hooks"
     assert close(rows, reference)
+
+
+class Placed(nn.Module):
+    """Positions looked up without a batch axis, parameters of its own, attention over positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.token, self.places = nn.Parameter(torch.randn(1, 1, 4)), nn.Embedding(7, 4)
+        self.shift, self.mix = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        places = self.shift(self.places(torch.arange(x.shape[1])))
+        x = torch.cat([self.token.expand(len(x), -1, -1), x + places], dim=1)
+        return self.mix(x).cumsum(1).sin().mean(1)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 10])
+def test_positions_are_not_taken_for_rows(n):
+    """As many rows as positions, too: which is which follows from batches of one and two rows."""
+    torch.manual_seed(0)
+    module, x = Placed().double(), torch.randn(10, 5, 4, dtype=torch.float64)
+    gradients = PerExampleGradients(module, ParameterSpace(module), "hooks")
+    _, reference = PerExampleGradients(module, ParameterSpace(module), "loop").rows(x, towards_sum)
+    found = torch.cat([gradients.rows(part, towards_sum)[1] for part in x.split(n)])
+    assert close(found, reference)
+
+
+def towards_sum(outputs):
+    return torch.stack([torch.ones_like(outputs), outputs.cos()], dim=1)
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, vjp, vmap
+from torch.nn.utils.parametrize import ParametrizationList
 
 from trustml.core._layers import (
     Affine,
@@ -18,9 +20,9 @@ from trustml.core._layers import (
     NotCovered,
     explain,
     first_tensor,
+    has_free_axes,
     has_rule,
     is_whole,
-    single,
     without_vmap_notice,
 )
 from trustml.core._recurrent import can_unroll, unroll
@@ -83,6 +85,17 @@ def directions(outputs: Tensor, u: Tensor) -> tuple[Tensor, bool]:
     )
 
 
+class _Seat(NamedTuple):
+    """Where a call has its rows: axes of its input and its output, None where it sees none."""
+
+    inputs: int | None
+    outputs: int | None
+    shape: torch.Size  # of the input, for one row
+
+
+_FIRST = _Seat(0, 0, torch.Size())
+
+
 class Hooks(Backend):
     """One forward pass that keeps each layer's input, one backward pass a direction."""
 
@@ -92,6 +105,7 @@ class Hooks(Backend):
         super().__init__(module, space)
         self.layers: list[tuple[nn.Module, dict[str, str]]] = []
         self.uncovered: list[str] = []
+        self._seats: list[_Seat] | None = None
         canonical = {id(p): name for name, p in module.named_parameters()}
         chosen = set(space.names)
         inside = {
@@ -103,13 +117,22 @@ class Hooks(Backend):
                 for local, p in layer.named_parameters(recurse=is_whole(layer))
                 if canonical[id(p)] in chosen and id(layer) not in inside
             }
-            if own and (layer is not module or has_rule(layer)):
+            alone = layer is module or isinstance(layer, ParametrizationList)
+            if own and (has_rule(layer) or not alone):
                 self.layers.append((layer, own))
             elif own:
-                self.uncovered += own
+                self.uncovered += own.values()
+        # No layer is called with these: they are vectorised, as a layer without a rule is.
+        self._rest: Vmap | None = None
+        if self.uncovered and self.layers:
+            only = ParameterSpace(module, [f"^{re.escape(name)}$" for name in self.uncovered])
+            self._rest = Vmap(module, only)
 
     def measure(self, inputs: Inputs, cotangents: Cotangents, read: Read) -> tuple[Tensor, Tensor]:
         n = batch_length(inputs)
+        if n > 1 and self._seats is None:
+            self._seats = self._find_seats(inputs)
+        seats = iter(self._seats if n > 1 and self._seats is not None else ())
         calls: list[tuple[dict[str, str], Call]] = []
         edges: list[GradientEdge] = []
 
@@ -122,6 +145,7 @@ class Hooks(Backend):
                     edges.append(get_gradient_edge(y))
 
             def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: Any, out: Any) -> Any:
+                seat = next(seats, _FIRST)
                 y = first_tensor(out)
                 if not y.requires_grad:
                     return None
@@ -130,26 +154,27 @@ class Hooks(Backend):
                     if stands_in is not None:
                         return stands_in
                 x = first_tensor((*args, *kwargs.values()))
-                stands_for_all = has_rule(layer) and single(layer, x, n)
-                if stands_for_all:  # seen by every row: give each its own copy in the graph
-                    x, y = x.expand(n, *x.shape[1:]), y.expand(n, *y.shape[1:])
-                calls.append((own, Call(layer, x.detach(), y.detach(), n, args, kwargs, {})))
+                if seat.inputs is None and x.shape != seat.shape:
+                    seat = _FIRST  # copies already
+                for_all = seat.inputs is None and seat.outputs is None and has_rule(layer)
+                if for_all:  # seen by every row: give each its own copy in the graph
+                    x, y = _copies(x, n), _copies(y, n)
+                elif seat.inputs and seat.outputs is not None and has_free_axes(layer):
+                    x = x.movedim(seat.inputs, 0)
+                elif seat.inputs != 0 or seat.outputs != 0:
+                    raise NotCovered(f"the rows of a {type(layer).__name__} are not its first axis")
+                call = Call(layer, x.detach(), y.detach(), n, args, kwargs, {}, seat.outputs or 0)
+                calls.append((own, call))
                 # An edge still means this output after an activation has overwritten it.
                 edges.append(get_gradient_edge(y))
-                return y if stands_for_all else None
+                return y if for_all else None
 
             return hook
 
-        handles = [
-            layer.register_forward_hook(record(own), with_kwargs=True) for layer, own in self.layers
-        ]
-        try:
-            with torch.enable_grad():
-                outputs = self.call(self.tensors(graph=True), inputs)
-        finally:
-            for handle in handles:
-                handle.remove()
+        with torch.enable_grad():
+            outputs = self._hooked(record, self.tensors(graph=True), inputs)
         u, stacked = directions(outputs, cotangents(outputs.detach()))
+        others = self._others(inputs, u)
         found = []
         for j in range(u.shape[1]):
             last = j == u.shape[1] - 1
@@ -158,16 +183,60 @@ class Hooks(Backend):
                 gradients = torch.autograd.grad(
                     outputs, edges, u[:, j], retain_graph=not last, allow_unused=True
                 )
-            found.append(read(self._terms(calls, gradients, n)))
+            found.append(read(self._terms(calls, gradients, n, others[j])))
         return outputs.detach(), torch.stack(found, 1) if stacked else found[0]
 
-    def _terms(self, calls: Any, gradients: Any, n: int) -> Terms:
+    def _hooked(self, record: Any, tensors: dict[str, Tensor], inputs: Inputs) -> Tensor:
+        handles = [
+            layer.register_forward_hook(record(own), with_kwargs=True) for layer, own in self.layers
+        ]
+        try:
+            return self.call(tensors, inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _find_seats(self, inputs: Inputs) -> list[_Seat]:
+        """Return where each call has its rows: the axes that grow with the batch."""
+        shapes: list[list[tuple[torch.Size, torch.Size]]] = []
+
+        def record(own: dict[str, str]) -> Any:
+            def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
+                x = first_tensor((*args, *kwargs.values()))
+                shapes[-1].append((x.shape, first_tensor(out).shape))
+
+            return hook
+
+        with torch.no_grad():
+            for rows in (1, 2):
+                shapes.append([])
+                part = apply(lambda x, rows=rows: x[:rows], inputs)  # type: ignore[misc]
+                self._hooked(record, self.tensors(graph=False), part)
+        if len(shapes[0]) != len(shapes[1]):
+            raise NotCovered("a layer is called another number of times for another batch")
+        return [
+            _Seat(_grown(x, more), _grown(y, more_y), x)
+            for (x, y), (more, more_y) in zip(*shapes, strict=True)
+        ]
+
+    def _others(self, inputs: Inputs, u: Tensor) -> list[dict[str, Term]]:
+        """Return the terms of parameters that belong to no layer, for each direction."""
+        if self._rest is None:
+            return [{}] * u.shape[1]
+        rows = self._rest.in_chunks(inputs, u).to(self.dtype)
+        slices = self._rest.space.slices.items()
+        return [{name: Dense(each[:, s]) for name, s in slices} for each in rows.unbind(1)]
+
+    def _terms(self, calls: Any, gradients: Any, n: int, others: dict[str, Term]) -> Terms:
         parts: dict[str, list[Term]] = defaultdict(list)
+        for name, term in others.items():
+            parts[name].append(term)
         space = self.space
-        for (own, call), gradient in zip(calls, gradients, strict=True):
+        for (own, seen), gradient in zip(calls, gradients, strict=True):
             if gradient is None:
                 continue
-            terms = explain(call._replace(gradient=gradient), own, self.dtype)
+            call = seen._replace(gradient=gradient.movedim(seen.axis, 0))
+            terms = explain(call, own, self.dtype)
             for local, name in own.items():
                 if local not in terms:
                     raise NotCovered(f"no rule for {local} of {type(call.layer).__name__}")
@@ -177,6 +246,18 @@ class Hooks(Backend):
                 zeros = torch.zeros(n, space.shapes[name].numel(), dtype=self.dtype)
                 parts[name].append(Dense(zeros.to(space.device)))
         return [(space.slices[name], add(parts[name])) for name in space.names]
+
+
+def _grown(one: torch.Size, two: torch.Size) -> int | None:
+    """Return the first axis that is longer for two rows than for one."""
+    if len(one) != len(two):
+        raise NotCovered("a layer sees inputs of another number of axes for another batch")
+    return next((axis for axis, (a, b) in enumerate(zip(one, two, strict=True)) if a != b), None)
+
+
+def _copies(x: Tensor, n: int) -> Tensor:
+    """Return one of x for each row; a first axis of length 1 is that of the rows."""
+    return x.expand(n, *x.shape[1:]) if x.ndim > 1 and len(x) == 1 else x.expand(n, *x.shape)
 
 
 class _Rowwise(Backend):
@@ -194,6 +275,14 @@ class _Rowwise(Backend):
             each = [read([(s, Dense(gradients[:, j, s])) for s in slices]) for j in range(r)]
             found.append(torch.stack(each, 1) if stacked else each[0])
         return outputs, torch.cat(found)
+
+    def in_chunks(self, inputs: Inputs, u: Tensor) -> Tensor:
+        """Return the gradients (n, r, p) of all rows."""
+        parts = []
+        for where in chunks(len(u), u.shape[1] * self.space.size):
+            part = apply(lambda x, where=where: x[where], inputs)  # type: ignore[misc]
+            parts.append(self.gradients(part, u[where]).detach())
+        return torch.cat(parts)
 
     @abstractmethod
     def gradients(self, inputs: Inputs, u: Tensor) -> Tensor:

@@ -27,7 +27,8 @@ class Call(NamedTuple):
     """One call of a layer: its input, and the gradient with respect to its output.
 
     ``args`` and ``kwargs`` are all that the layer was given, ``input`` the first of it. ``held``
-    keeps what does not depend on the gradient from one direction to the next.
+    keeps what does not depend on the gradient from one direction to the next; ``axis`` is where
+    the gradient has its rows.
     """
 
     layer: Any
@@ -37,6 +38,7 @@ class Call(NamedTuple):
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}  # noqa: RUF012  never changed
     held: dict[str, Tensor] = {}  # noqa: RUF012  each call is given its own
+    axis: int = 0
 
     def once(self, make: Callable[[], Tensor]) -> Tensor:
         """Return what ``make`` gave when a direction first asked for it."""
@@ -58,7 +60,27 @@ class NotCovered(RuntimeError):
 
 def has_rule(layer: nn.Module) -> bool:
     """Return whether the layer's gradients follow from its calls in closed form."""
-    return any(isinstance(layer, kind) and fits(layer) for kind, fits, _ in _KINDS)
+    return _rule(layer) is not None
+
+
+def has_free_axes(layer: nn.Module) -> bool:
+    """Return whether the layer treats all axes of its input but the last few alike."""
+    free = (_linear, _transposed_linear, _embedding, _layer_norm, _rms_norm)
+    return _rule(layer) in free
+
+
+def _rule(layer: Any) -> Callable[[Call], dict[str, Term]] | None:
+    if isinstance(layer, Affine):
+        return _affine
+    for kind, fits, terms in _KINDS:
+        if isinstance(layer, kind) and fits(layer):
+            return terms
+    return None
+
+
+def _is_torchs(layer: Any) -> bool:
+    """Return whether the layer runs torch's own ``forward``."""
+    return str(getattr(type(layer).forward, "__module__", "")).startswith("torch.nn.modules.")
 
 
 def is_whole(layer: nn.Module) -> bool:
@@ -73,10 +95,10 @@ def explain(call: Call, own: Collection[str], dtype: torch.dtype) -> dict[str, T
             f"the output of {type(call.layer).__name__} has shape {tuple(call.gradient.shape)}, "
             f"which does not begin with the {call.n} rows of the batch"
         )
-    for kind, fits, terms in _KINDS:
-        if isinstance(call.layer, kind) and fits(call.layer):
-            x = call.input.to(dtype) if call.input.is_floating_point() else call.input
-            return terms(call._replace(input=x, gradient=call.gradient.to(dtype)))
+    terms = _rule(call.layer)
+    if terms is not None:
+        x = call.input.to(dtype) if call.input.is_floating_point() else call.input
+        return terms(call._replace(input=x, gradient=call.gradient.to(dtype)))
     return _by_vmap(call, own, dtype)
 
 
@@ -294,8 +316,9 @@ def _need_rows(call: Call, ndim: int) -> None:
         raise NotCovered(f"{type(call.layer).__name__} was called without a batch axis")
 
 
-def _always(_: Any) -> bool:
-    return True
+def _is_constant(table: nn.Embedding) -> bool:
+    # max_norm rewrites the table, scale_grad_by_freq mixes the rows of a batch.
+    return _is_torchs(table) and table.max_norm is None and not table.scale_grad_by_freq
 
 
 def _is_transposed_linear(layer: nn.Module) -> bool:
@@ -304,23 +327,19 @@ def _is_transposed_linear(layer: nn.Module) -> bool:
 
 
 _KINDS: list[tuple[Any, Callable[[Any], bool], Callable[[Call], dict[str, Term]]]] = [
-    (nn.Linear, _always, _linear),
-    (Affine, _always, _affine),
-    (_CONVOLUTIONS, _always, _convolution),
-    (_TRANSPOSED, _always, _transposed_convolution),
-    # max_norm rewrites the table, scale_grad_by_freq mixes the rows of a batch.
-    (nn.Embedding, lambda e: e.max_norm is None and not e.scale_grad_by_freq, _embedding),
-    (nn.LayerNorm, _always, _layer_norm),
-    (nn.RMSNorm, _always, _rms_norm),
-    (nn.GroupNorm, _always, _group_norm),
-    (_BatchNorm, lambda b: b.running_mean is not None, _batch_norm),
-    (_InstanceNorm, _always, _instance_norm),
-    (nn.PReLU, _always, _prelu),
+    (nn.Linear, _is_torchs, _linear),
+    (_CONVOLUTIONS, _is_torchs, _convolution),
+    (_TRANSPOSED, _is_torchs, _transposed_convolution),
+    (
+        nn.Embedding,
+        lambda e: _is_torchs(e) and e.max_norm is None and not e.scale_grad_by_freq,
+        _embedding,
+    ),
+    (nn.LayerNorm, _is_torchs, _layer_norm),
+    (nn.RMSNorm, _is_torchs, _rms_norm),
+    (nn.GroupNorm, _is_torchs, _group_norm),
+    (_BatchNorm, lambda b: _is_torchs(b) and b.running_mean is not None, _batch_norm),
+    (_InstanceNorm, _is_torchs, _instance_norm),
+    (nn.PReLU, _is_torchs, _prelu),
     (nn.Module, _is_transposed_linear, _transposed_linear),
 ]
-
-
-def single(layer: nn.Module, x: Tensor, n: int) -> bool:
-    """Return whether a call is on one row that stands for all (positions, say)."""
-    wanted = 2 if not isinstance(layer, (nn.LayerNorm, nn.RMSNorm)) else 1
-    return n > 1 and x.shape[:1] == torch.Size([1]) and x.ndim >= wanted
