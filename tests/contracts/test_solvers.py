@@ -11,8 +11,18 @@ from torch import nn
 from trustml import ihvp
 from trustml.ihvp.solvers import SOLVERS
 
-METHODS = ["auto", *SOLVERS]
+# They invert another matrix than the one asked about, and say so: no tolerance is promised.
+APPROXIMATE = {"kfac", "ekfac"}
+METHODS = ["auto", *(name for name in SOLVERS if name not in APPROXIMATE)]
+# Their log-determinant and trace are estimates from random signs.
+PROBED = {"cg", "minres", "lissa", "neumann", "astra"}
+# Their number of products grows with the condition number.
+FIRST_ORDER = {"lissa", "neumann", "astra"}
 SIZE = 30
+
+
+def tight(method):
+    return 1e-5 if method in FIRST_ORDER else 1e-10
 
 
 def operator(dtype=torch.float64, damping=0.05, seed=0):
@@ -41,10 +51,12 @@ class TestEverySolver:
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
     def test_certificate_is_the_true_residual(self, method, dtype):
         A, B = operator(dtype), columns(dtype=dtype)
-        for tol in (1e-2, 1e-5):
+        for tol in (1e-2, 1e-4):
             found = ihvp.solve(A, B, method, tol=tol)
             expected = residuals(A, found.x, B.double())
-            torch.testing.assert_close(found.relative_residual, expected, atol=2e-6, rtol=1e-3)
+            assert (found.relative_residual >= expected * (1 - 1e-3) - 2e-6).all()
+            if found.method != "compressed":  # it adds a bound of what it leaves out
+                assert (found.relative_residual <= expected * (1 + 1e-3) + 2e-6).all()
             assert found.converged.tolist() == [True] * 5
             assert found.relative_residual.max() <= tol
             assert found.status is ihvp.Status.CONVERGED
@@ -53,10 +65,12 @@ class TestEverySolver:
 
     def test_one_vector_is_one_column(self, method):
         A, B = operator(), columns()
-        found = ihvp.solve(A, B[:, 0], method, tol=1e-9)
+        found = ihvp.solve(A, B[:, 0], method, tol=tight(method))
         assert found.x.shape == (SIZE,)
         assert found.relative_residual.shape == found.converged.shape == (1,)
-        torch.testing.assert_close(found.x, ihvp.solve(A, B, method, tol=1e-9).x[:, 0])
+        together = ihvp.solve(A, B, method, tol=tight(method)).x[:, 0]
+        error = max(20 * tight(method), 1e-7)
+        torch.testing.assert_close(found.x, together, rtol=error, atol=error)
 
     def test_zero_equal_and_dependent_columns(self, method):
         A, B = operator(), columns(6)
@@ -64,11 +78,11 @@ class TestEverySolver:
         B[:, 2] = B[:, 0]
         B[:, 3] = -2 * B[:, 0] + B[:, 4]
         B[:, 5] *= 1e-200
-        found = ihvp.solve(A, B, method, tol=1e-8)
+        found = ihvp.solve(A, B, method, tol=max(tight(method), 1e-8))
         assert found.converged.all()
         assert found.x[:, 1].abs().max() == 0
         assert found.relative_residual[1] == 0
-        torch.testing.assert_close(found.x[:, 2], found.x[:, 0])
+        torch.testing.assert_close(found.x[:, 2], found.x[:, 0], rtol=1e-5, atol=1e-6)
         assert found.x[:, 5].abs().max() > 0
         nothing = ihvp.solve(A, torch.zeros(SIZE, 2, dtype=torch.float64), method)
         assert nothing.converged.all()
@@ -77,7 +91,7 @@ class TestEverySolver:
 
     def test_more_columns_than_rows(self, method):
         A, B = operator(), columns(100)
-        assert ihvp.solve(A, B, method, tol=1e-8).converged.all()
+        assert ihvp.solve(A, B, method, tol=max(tight(method), 1e-8)).converged.all()
 
     def test_solution_speaks(self, method):
         A, B = operator(), columns()
@@ -90,20 +104,23 @@ class TestEverySolver:
         assert "5 of 5" in text
         assert found.method in text
         assert found.method in repr(found)
-        assert method == "auto" or found.method_reason == "asked for"
-        assert found.iterations >= (1 if found.method == "cg" else 0)
+        assert method == "auto" or found.method_reason.startswith("asked for")
+        assert found.iterations >= (1 if found.method in PROBED else 0)
+        assert found.products >= 5
 
     def test_factorize_once_ask_often(self, method):
         A, B = operator(), columns()
-        inverse = ihvp.factorize(A, method, tol=1e-10)
+        inverse = ihvp.factorize(A, method, tol=tight(method))
         matrix = A.dense()
         exact = torch.linalg.solve(matrix, B)
-        torch.testing.assert_close(inverse.solve(B).x, exact)
-        torch.testing.assert_close(inverse.apply(B), exact)
-        torch.testing.assert_close(inverse.apply(B[:, 0]), exact[:, 0])
-        torch.testing.assert_close(inverse.quadratic_form(B), (B * exact).sum(0))
-        torch.testing.assert_close(inverse.quadratic_form(B[:, 0]), (B * exact).sum(0)[:1])
-        loose = {"rel": 1e-9} if inverse.method != "cg" else {"rel": 0.2}
+        form = (B * exact).sum(0)
+        error = dict.fromkeys(("rtol", "atol"), max(1e2 * tight(method), 1e-7))
+        torch.testing.assert_close(inverse.solve(B).x, exact, **error)
+        torch.testing.assert_close(inverse.apply(B), exact, **error)
+        torch.testing.assert_close(inverse.apply(B[:, 0]), exact[:, 0], **error)
+        torch.testing.assert_close(inverse.quadratic_form(B), form, **error)
+        torch.testing.assert_close(inverse.quadratic_form(B[:, 0]), form[:1], **error)
+        loose = {"rel": 0.2 if inverse.method in PROBED else 1e-9}
         assert inverse.logdet() == pytest.approx(torch.logdet(matrix).item(), **loose)
         assert inverse.trace() == pytest.approx(torch.linalg.inv(matrix).trace().item(), **loose)
 
@@ -138,7 +155,7 @@ class TestEverySolver:
             with pytest.raises(ValueError, match="tol must be"):
                 ihvp.solve(A, B, method, tol=wrong)
         for wrong in (0, 2.5, True):
-            with pytest.raises(ValueError, match="max_iterations must be"):
+            with pytest.raises((TypeError, ValueError), match="max_iterations must be"):
                 ihvp.solve(A, B, method, max_iterations=wrong)
 
     def test_a_matrix_that_is_not_finite_is_refused(self, method):
@@ -153,16 +170,14 @@ class TestEverySolver:
 
 def test_unknown_methods_list_the_known():
     A, B = operator(), columns()
-    for later in ("minres", "nystrom", "lissa", "astra", "kfac", "ekfac", "lanczos"):
-        with pytest.raises(ValueError, match=r"\['auto', 'cholesky', 'dual', 'cg'\].*later"):
-            ihvp.solve(A, B, later)
-    with pytest.raises(ValueError, match="got 'lu'"):
-        ihvp.factorize(A, "lu")
+    for ask in (lambda: ihvp.solve(A, B, "lu"), lambda: ihvp.factorize(A, "lu")):
+        with pytest.raises(ValueError, match=r"'cg', 'minres'.*got 'lu'"):
+            ask()
 
 
 @settings(max_examples=25, deadline=None)
 @given(
-    method=st.sampled_from(list(SOLVERS)),
+    method=st.sampled_from([name for name in METHODS[1:] if name not in FIRST_ORDER]),
     seed=st.integers(0, 500),
     damping=st.floats(1e-3, 10),
     scale=st.floats(1e-6, 1e6),

@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from trustml import ihvp
-from trustml.ihvp.solvers import SOLVERS
 from trustml.warnings import ConvergenceWarning, NegativeCurvatureWarning
 
 N, D, P = 24, 40, 40
+# What inverts the matrix itself to any tolerance, whatever its condition.
+EXACT = ["cholesky", "dual", "compressed", "cg", "minres", "nystrom", "lanczos"]
 
 
 def spectral(values, seed=0):
@@ -47,7 +48,7 @@ def test_ill_conditioned(method, condition):
     assert error < (1e-4 if method != "cg" else min(1e-4 * condition, 0.1))
 
 
-@pytest.mark.parametrize("method", list(SOLVERS))
+@pytest.mark.parametrize("method", EXACT)
 def test_ill_conditioned_low_rank_plus_tiny_diagonal(method):
     S = ihvp.Covariance(right_hand_sides(N, D) * torch.logspace(0, -3, D, dtype=torch.float64))
     A = 0.5 * S + 1e-7
@@ -139,7 +140,7 @@ def test_a_tolerance_below_float32_is_reported():
         assert found.status is ihvp.Status.INACCURATE
     A = ihvp.Dense(spectral(torch.logspace(-3, 0, 300, dtype=torch.float64)).matrix.float())
     with pytest.warns(ConvergenceWarning, match="in its arithmetic"):
-        found = ihvp.solve(A, right_hand_sides(300).float(), "cg", tol=1e-6)
+        found = ihvp.solve(A, right_hand_sides(300).float(), "cg", tol=1e-9)
     assert found.iterations <= 100  # it does not grind on against rounding
     assert found.relative_residual.max() < 1e-4
 
@@ -188,7 +189,7 @@ def test_dual_refuses_what_it_cannot_do():
     torch.testing.assert_close(ihvp.solve(A, B, "dual").x, torch.linalg.solve(A.dense(), B))
 
 
-@pytest.mark.parametrize("method", list(SOLVERS))
+@pytest.mark.parametrize("method", EXACT)
 def test_batch_size_row_order_and_dtype_do_not_matter(method):
     J = network(n=23)
     B = J.per_example_gradients().T.contiguous()[:, :5]
@@ -236,7 +237,9 @@ def test_a_diagonal_matrix_is_solved_whatever_its_size():
     assert ihvp.solve(ihvp.Diagonal(0 * entries), 0 * b).converged.all()
 
 
-@pytest.mark.parametrize("method", ["auto", *SOLVERS])
+@pytest.mark.parametrize(
+    "method", ["auto", "cholesky", "dual", "cg", "minres", "nystrom", "lanczos"]
+)
 @pytest.mark.parametrize("weight_decay", [0.0, {"2": 0.1}])
 def test_dead_units_are_left_alone(method, weight_decay):
     J = network(d=20, h=30, n=9)
@@ -262,7 +265,7 @@ def test_auto_chooses_by_size_and_says_why():
     huge = ihvp.MatrixFree(lambda v: 2 * v, 300_000, torch.float64, is_psd=True)
     found = ihvp.solve(huge, torch.ones(300_000, dtype=torch.float64))
     assert found.method == "cg"
-    assert "fit into" in found.method_reason
+    assert "fits into" in found.method_reason
     assert found.iterations == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from trustml.ihvp.matrices import Dense, Diagonal
 from trustml.ihvp.objective import Objective
 from trustml.ihvp.operators import FactoredOperator, LinearOperator, leaves
 from trustml.ihvp.quadratic import probes
+from trustml.warnings import BackendWarning
 
 if TYPE_CHECKING:
     from trustml.ihvp.solvers.base import Factorization
@@ -78,12 +80,14 @@ class Jacobi(Preconditioner):
     def __init__(self, operator: LinearOperator) -> None:
         if _one_pass(operator):
             entries = operator.diagonal().double().abs()
+            floor = 1e-12 * float(entries.max())
         else:
             z = probes(operator, min(_SIGNS, operator.size))
             entries = (z * operator.matmat(z)).double().mean(dim=1).abs()
+            # Where the noise of the estimate happens to cancel it, nothing is blown up.
+            floor = 1e-2 * float(entries.mean())
             self.products = z.shape[1]
-        # An entry near zero belongs to a parameter that hardly matters: it is not blown up.
-        self._entries = entries.clamp_min(1e-6 * float(entries.mean()) + 1e-300)[:, None]
+        self._entries = entries.clamp_min(floor + 1e-300)[:, None]
 
     def apply(self, residual: Tensor) -> Tensor:
         """Divide by the diagonal."""
@@ -237,7 +241,15 @@ def _of_layers(name: str, operator: LinearOperator) -> Preconditioner:
             f'{type(operator).__name__}; use "jacobi" or "nystrom"'
         )
     cost = operator.size if name == "blocks" and not _one_pass(operator) else _OUTPUTS
-    return Approximate(name, SOLVERS[name](operator, 0.5), cost)  # type: ignore[call-arg]
+    with warnings.catch_warnings():  # it becomes an error
+        warnings.simplefilter("ignore", BackendWarning)
+        inverse = SOLVERS[name](operator, 0.5)  # type: ignore[call-arg]
+    found = getattr(inverse, "approximation", None)
+    if found is not None and not found.blocks:
+        raise ValueError(
+            f'preconditioner="{name}": no layer has Kronecker factors; use "jacobi" or "nystrom"'
+        )
+    return Approximate(name, inverse, cost)
 
 
 def _one_pass(operator: LinearOperator) -> bool:

@@ -160,6 +160,7 @@ class _Run:
         self._project()
         directions = self._directions()
         if directions.shape[1] == 0:
+            self.inaccurate = True  # rounding hides where to go on, or b is outside the range
             return False
         products = self.matrix.multiply(directions)
         self.products += directions.shape[1]
@@ -172,7 +173,7 @@ class _Run:
         self.x[:, check] = self.x[:, check].to(self.matrix.dtype).double()
         self.residual[:, check] = self.b[:, check] - self.matrix.certify(self.x[:, check])
         self.products += int(check.sum())
-        norms = self.residual.norm(dim=0)
+        norms: Tensor = self.residual.norm(dim=0)
         self.verified = self.verified | (check & (norms <= self.goal))
         self.active = self.active & ~self.verified
         stuck = torch.zeros_like(done)
@@ -193,9 +194,12 @@ class _Run:
 
     def _project(self) -> None:
         """Take what is left of the residual within the directions: P'Q is I up to rounding only."""
-        step, product = self.history.project(self.residual[:, self.active])
-        self.x[:, self.active] += step
-        self.residual[:, self.active] -= product
+        open_ = self.residual[:, self.active]
+        step, product = self.history.project(open_)
+        # Where P'Q is far from I the step may lead uphill: it is not taken.
+        descends = (step * (open_ - product / 2)).sum(dim=0) > 0
+        self.x[:, self.active] += torch.where(descends, step, 0.0)
+        self.residual[:, self.active] -= torch.where(descends, product, 0.0)
 
     def _directions(self) -> Tensor:
         """Return orthonormal directions for the open columns, conjugate to all earlier ones."""
@@ -206,7 +210,7 @@ class _Run:
         return self._conjugate(open_)
 
     def _conjugate(self, block: Tensor) -> Tensor:
-        fresh: Tensor = orthonormal(block)
+        fresh: Tensor = orthonormal(block)[:, : max(0, len(block) - self.history.count)]
         for _ in range(2):  # rounding: twice is enough
             fresh = orthonormal(self.history.conjugate(fresh))
         return fresh

@@ -17,6 +17,9 @@ from trustml.ihvp.solvers.base import NOT_FINITE, Applied, Factorization
 _LOOKED_AT, _LOOKED_FAR = 8, 200
 # ‖A r‖ below so many units of rounding of ‖A‖ ‖r‖: no x makes the residual smaller.
 _STATIONARY = 300.0
+# Rounding lets ‖A r‖ rise again after about √rounding: the x where it was least is kept, and taken
+# if ‖A r‖ rises a thousandfold, or ‖r‖ has not fallen by a hundredth so many iterations later.
+_PATIENCE = 20
 
 
 class MinresFactorization(Factorization):
@@ -24,7 +27,7 @@ class MinresFactorization(Factorization):
 
     It needs no positive definiteness: residuals never grow. For a singular matrix it converges to
     the least-squares solution of smallest norm, and the residual says what no x can reach. Memory
-    is eight blocks (p, k). When the recurrence says that a column has converged, its true residual
+    is nine blocks (p, k). When the recurrence says that a column has converged, its true residual
     is computed, and the solve goes on from there where they differ.
 
     Parameters
@@ -138,6 +141,7 @@ class _Run:
         old, v = torch.zeros_like(b), b / eta
         w_old, w, x = (torch.zeros_like(b) for _ in range(3))
         beta, c0, c1, s0, s1, size = zero, one, one, zero, zero, zero
+        kept, least, eta_kept, age = x, zero + math.inf, eta, zero
         for _ in range(max_iterations):
             image = multiply(v)
             self.steps, self.products = self.steps + 1, self.products + v.shape[1]
@@ -150,7 +154,15 @@ class _Run:
             following = torch.where(invariant, 0.0, following)
             delta = c1 * alpha - c0 * s1 * beta
             # ‖A r‖ of the residual before this step.
-            flat = torch.hypot(delta, c1 * following) <= _STATIONARY * rounding * size
+            slope = torch.hypot(delta, c1 * following)
+            better = (slope < least) & (slope <= 10 * math.sqrt(rounding) * size)
+            kept, least = torch.where(better, x, kept), torch.where(better, slope, least)
+            eta_kept = torch.where(better, eta.abs(), eta_kept)
+            age = torch.where(better, 0.0, age + torch.isfinite(least))
+            flat = slope <= _STATIONARY * rounding * size
+            flat |= (age >= _PATIENCE) & (eta.abs() > 0.99 * eta_kept)
+            flat |= (slope > 1e3 * least) & (eta.abs() > 0.5 * eta_kept)
+            x = torch.where(flat, kept, x)
             rho1 = torch.hypot(delta, following)
             rho2, rho3 = s1 * alpha + c0 * c1 * beta, s0 * beta
             safe = torch.where(flat, 1.0, rho1)
@@ -166,9 +178,9 @@ class _Run:
                 self.x[:, places[over]] = x[:, over]
                 on = ~over
                 places = places[on]
-                old, v, w_old, w, x = (part[:, on] for part in (old, v, w_old, w, x))
-                beta, c0, c1, s0, s1, size, eta = (
-                    part[on] for part in (beta, c0, c1, s0, s1, size, eta)
+                old, v, w_old, w, x, kept = (part[:, on] for part in (old, v, w_old, w, x, kept))
+                beta, c0, c1, s0, s1, size, eta, least, eta_kept, age = (
+                    part[on] for part in (beta, c0, c1, s0, s1, size, eta, least, eta_kept, age)
                 )
                 if not len(places):
                     break

@@ -16,7 +16,7 @@ from torch import Tensor
 from trustml.ihvp.matrices import Diagonal
 from trustml.ihvp.objective import Objective
 from trustml.ihvp.operators import Damped, LinearOperator, Restricted, Scaled, Sum, leaves
-from trustml.ihvp.quadratic import hutchinson_trace, lanczos, lanczos_logdet, probes
+from trustml.ihvp.quadratic import hutchinson_trace, is_null, lanczos, lanczos_logdet, probes
 from trustml.ihvp.solution import Status
 from trustml.ihvp.solvers.base import NOT_FINITE, Applied, Factorization
 
@@ -28,7 +28,6 @@ _LANCZOS_STEPS = 12
 _SAFETY = 1.1
 # A scale that diverges is doubled at most so often.
 _DOUBLINGS = 8
-_EPOCHS = 4
 _DEFAULT_PRODUCTS = 2000
 
 
@@ -145,8 +144,8 @@ class RichardsonFactorization(Factorization):
         x = torch.zeros_like(b)
         residual, best = b, torch.ones_like(norms_b)
         scale, doublings, spent, products = max(self._scale, 1e-300), 0, 0.0, 0
-        epochs = 1
-        while spent < self._budget and doublings <= _DOUBLINGS:
+        epochs, stalls = 1, 0
+        while spent + 2 <= self._budget and doublings <= _DOUBLINGS:
             open_ = best > self.tol
             if not bool(open_.any()):
                 break
@@ -166,14 +165,16 @@ class RichardsonFactorization(Factorization):
             x[:, places], best[places] = trial[:, better], after[better]
             residual = residual.clone()
             residual[:, places] = error[:, better]
-            if not bool(better.any()):
-                if epochs >= self._longest():
+            if not bool(better.any()):  # too large steps, or too short a round: in turns
+                stalls += 1
+                if stalls > 2 * _DOUBLINGS:
                     break
-                epochs *= 2
-            elif gain > 0.5:  # slow: a longer round averages more and needs fewer certificates
+                scale = 2 * scale if stalls % 2 else scale
+            if gain > 0.5:  # slow: a longer round averages more and needs fewer certificates
                 epochs = min(2 * epochs, self._longest())
         status = Status.CONVERGED if bool((best <= self.tol).all()) else Status.MAX_ITERATIONS
-        if status is Status.MAX_ITERATIONS and self._min_ritz < 0:
+        null = is_null(self._min_ritz, self._max_ritz, self.operator.dtype)
+        if status is Status.MAX_ITERATIONS and self._min_ritz < 0 and not null:
             status = Status.NEGATIVE_CURVATURE
         return Applied(x, round(spent), status, self._min_ritz, products, residual)
 
