@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -176,8 +178,18 @@ def test_curvature_by_name(objective):
     assert isinstance(ihvp.curvature("empirical_fisher", objective), EmpiricalFisher)
     diagonal = ihvp.curvature("diagonal", objective)
     torch.testing.assert_close(diagonal.diagonal(), GaussNewton(objective).diagonal())
-    with pytest.raises(ValueError, match="later version"):
-        ihvp.curvature("kfac", objective)
+    named = {
+        "fisher": ihvp.Fisher,
+        "ekfac": ihvp.Ekfac,
+        "kfac": ihvp.Kfac,
+        "block_diagonal": ihvp.BlockDiagonal,
+    }
+    for name, kind in named.items():
+        assert type(ihvp.curvature(name, objective)) is kind
+    own = ihvp.curvature(partial(ihvp.Ekfac, fisher="monte-carlo"), objective)
+    assert own.fisher == "monte-carlo"
+    with pytest.raises(TypeError, match="operator"):
+        ihvp.curvature(lambda J: J.gradient(), objective)
     with pytest.raises(ValueError, match="gauss_newton"):
         ihvp.curvature("newton", objective)
     with pytest.raises(TypeError, match="Objective"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +16,7 @@ from trustml.ihvp._fisher_roots import FisherKind, FisherRoots
 from trustml.ihvp._kronecker_factors import KroneckerFactors, Shared
 from trustml.ihvp.objective import Objective, check_objective
 from trustml.ihvp.operators import LinearOperator, dense_from_products
+from trustml.warnings import BackendWarning
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,14 @@ class KroneckerOperator(LinearOperator):
         self._roots = FisherRoots(objective, fisher, samples, random_state)
         self.fisher, self.shared = self._roots.kind, shared
         factors = KroneckerFactors(objective, self._roots, shared, keep=corrected)
+        if not factors.layers:
+            warnings.warn(
+                f"{type(self).__name__} found no layer with Kronecker factors and is the diagonal "
+                f"of the Fisher matrix ({objective.gradients.backend} gradients: "
+                f"{objective.gradients.reason})",
+                BackendWarning,
+                stacklevel=3,
+            )
         moments, self.rest_values = factors.moments()
         self.rest, self.uncovered = factors.rest, factors.uncovered
         bases, values = [], []
@@ -133,7 +143,7 @@ class KroneckerOperator(LinearOperator):
             (a, q_in), (b, q_out) = torch.linalg.eigh(inner), torch.linalg.eigh(outer)
             bases.append((q_in, q_out))
             values.append(b.clamp_min(0)[:, :, None] * a.clamp_min(0)[:, None, :])
-        if corrected:
+        if corrected and factors.layers:
             values = factors.corrected(bases)
         self.blocks = tuple(
             self._block(layer.where[j], q_out[j], q_in[j], v[j])

@@ -202,13 +202,17 @@ def _turn(x: Tensor, basis: Tensor) -> Tensor:
 def _moment(x: Tensor, bias: bool = False) -> Tensor:
     """Return Σ x x' over examples and positions, (g, d, d); with a 1 appended for a bias."""
     n, g, t, d = x.shape
-    rows = x.transpose(0, 1).reshape(g, n * t, d)
-    moment = rows.mT @ rows
+    if t == 1:
+        rows = x[:, :, 0].transpose(0, 1)
+        moment = rows.mT @ rows
+    else:  # example by example: sides that are views of another layout need no copy
+        zeros = x.new_zeros(d, d)
+        moment = torch.stack([torch.addbmm(zeros, x[:, j].mT, x[:, j]) for j in range(g)])
     if not bias:
         return moment
     bordered = x.new_empty(g, d + 1, d + 1)
     bordered[:, :d, :d] = moment
-    bordered[:, d, :d] = bordered[:, :d, d] = rows.sum(1)
+    bordered[:, d, :d] = bordered[:, :d, d] = x.sum((0, 2))
     bordered[:, d, d] = n * t
     return bordered
 

@@ -74,7 +74,7 @@ class Fisher(FactoredOperator):
         self.scale, self.shift = 1.0 / objective.n, objective.weight_decay
         self.samples = samples
         kind: FisherKind = "exact" if samples is None else "monte-carlo"
-        self._roots = FisherRoots(objective, kind, samples or 1, random_state)
+        self._roots = FisherRoots(objective, kind, 1 if samples is None else samples, random_state)
         self.n_factors = len(objective.data) * self._roots.rank
         self._sum = GraphSum(objective, build_gauss_newton if samples is None else self._build)
 
