@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from trustml import ihvp
+from trustml.core.modes import precision
 from trustml.core.parameters import ParameterSpace
 from trustml.core.projections import RandomProjection
 from trustml.core.store import Store
@@ -327,3 +328,40 @@ def test_a_module_that_writes_into_its_inputs_is_looked_at_as_any_other(mlp, cla
     torch.testing.assert_close(J.per_example_gradients(), plain_one.per_example_gradients())
     torch.testing.assert_close(ihvp.Hessian(J).dense(), ihvp.Hessian(plain_one).dense())
     assert torch.equal(X, kept)
+
+
+def test_an_interrupt_leaves_nothing_broken(mlp, classification):
+    class Stoppable(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.calls, self.stop_at = mlp(), 0, None
+
+        def forward(self, x):
+            self.calls += 1
+            if self.calls == self.stop_at:
+                raise KeyboardInterrupt
+            return self.net(x)
+
+    net = Stoppable().train()
+    J = Objective(net, None, classification(), batch_size=10, autocast=torch.bfloat16)
+    V = torch.ones(J.space.size, 2, dtype=torch.float64)
+    asks = {
+        "gradient": lambda: J.gradient(),
+        "rows": lambda: J.per_example_gradients(),
+        "hessian": lambda: A @ V,
+        "dense": lambda: ihvp.GaussNewton(J).dense(),
+    }
+    for name, ask in asks.items():
+        A = ihvp.Hessian(J)
+        wanted = ask()
+        A = ihvp.Hessian(J)
+        net.stop_at = net.calls + 3
+        with pytest.raises(KeyboardInterrupt):
+            ask()
+        net.stop_at = None
+        torch.testing.assert_close(ask(), wanted, msg=name)
+        torch.testing.assert_close(ask(), wanted, msg=name)
+        assert net.training
+        assert net.net.training
+        assert not torch.is_autocast_enabled("cpu")
+        assert precision() is None
