@@ -158,3 +158,24 @@ def test_ground_truth_needs_a_way_to_train():
         leave_one_out(wrap(net, task="classification"), [0], *data)
     with pytest.raises(ValueError, match="must lie in"):
         leave_one_out(ridge(), [200], X[:2], Y[:2])
+
+
+def test_further_steps_reach_the_refit_and_stop_when_they_do_not_help():
+    model, *_ = digits()
+    rows = np.arange(5)
+    inf = InfluenceFunctions(model).fit()
+    keep = np.arange(5, 200)
+    vector = inf.objective_.space.on
+    refit = vector(model.retrain(keep).module).vector()
+    distance = {}
+    for steps in (1, 3):
+        removed = inf.remove(rows, steps=steps)
+        assert inf.removal_.steps <= steps
+        found = vector(removed.module).vector()
+        distance[steps] = float((found - refit).norm() / refit.norm())
+    assert distance[3] < 1e-4
+    assert distance[3] < 0.1 * distance[1]
+    inf.remove([0], steps=50)
+    assert inf.removal_.steps < 5  # nothing is left to remove
+    with pytest.raises(ValueError, match="steps"):
+        inf.remove([0], steps=0)

@@ -11,21 +11,20 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
-from trustml.core.validation import check_choice, restore
+from trustml.core.validation import check_choice, check_positive_int, restore
 from trustml.ihvp import Solution, choose_damping, curvature, factorize
-from trustml.influence._leverage import LeaveOneOut, bulk_flops, leave_one_out_steps
+from trustml.influence._leverage import (
+    EXACT,
+    LeaveOneOut,
+    choose_correction,
+    leave_one_out_steps,
+)
 from trustml.influence._queries import Measure, Queries
 from trustml.influence._removal import newton_step
 from trustml.influence._scores import InfluenceScores, as_rows
 from trustml.influence._stored import ScoreBlocks
 from trustml.influence._train_rows import TrainRows, rows_at_once
 from trustml.model import Model, as_model
-
-_EXACT = ("cholesky", "dual")
-_DIRECT = (*_EXACT, "compressed")
-_CORRECTIONS = ("auto", "leverage", "none")
-# The correction applies the inverse to every training output; "auto" spends this many operations.
-_CORRECTION_BUDGET = 3e11
 
 
 class InfluenceFunctions(BaseEstimator):
@@ -113,7 +112,7 @@ class InfluenceFunctions(BaseEstimator):
         InfluenceFunctions
             Itself.
         """
-        check_choice(self.correction, "correction", _CORRECTIONS)
+        check_choice(self.correction, "correction", ("auto", "leverage", "none"))
         model = as_model(self.model)
         model.require_gradients("InfluenceFunctions")
         model.require_train("InfluenceFunctions")
@@ -124,12 +123,14 @@ class InfluenceFunctions(BaseEstimator):
         damping = choose_damping(operator, objective, self.damping)
         inverse = factorize(operator + damping, self.method)
         # Direct solves are exact to rounding, so the gradients are taken without rounding, too.
-        self._exact = objective.double() if inverse.method in _EXACT else objective
+        self._exact = objective.double() if inverse.method in EXACT else objective
         self.model_, self.objective_, self.operator_ = model, objective, operator
         self.damping_, self.inverse_ = damping, inverse
         self._raw = TrainRows(self._exact)
         self._steps: LeaveOneOut | None = None
-        self.correction_, self.correction_reason_ = self._choose_correction()
+        self.correction_, self.correction_reason_ = choose_correction(
+            self.correction, operator, inverse, self._n_outputs()
+        )
         self._effects = self._raw
         if self.correction_ == "leverage":
             self._effects = TrainRows(self._exact, self._leave_one_out().cotangents)
@@ -254,11 +255,11 @@ class InfluenceFunctions(BaseEstimator):
         moved = self.objective_.at(self.objective_.space.vector() + step)
         return restore(queries.values(moved) - queries.values(self.objective_), X)
 
-    def remove(self, indices: Any) -> Model:
-        """Return the model after unlearning training rows: one Newton step, no refit.
+    def remove(self, indices: Any, steps: int = 3) -> Model:
+        """Return the model after unlearning training rows: Newton steps, no refit.
 
-        The step uses the remaining rows' curvature at the present parameters, and is exact for
-        ridge. ``removal_`` holds the certificate: the gradient norm of the remaining objective
+        The steps use the remaining rows' curvature at the present parameters; the first is exact
+        for ridge. ``removal_`` holds the certificate: the gradient norm of the remaining objective
         before and after, and the part of the rows' pull that is still there; above one half, a
         warning says why.
 
@@ -266,6 +267,8 @@ class InfluenceFunctions(BaseEstimator):
         ----------
         indices : array of int of shape (m,), or mask
             The training rows to forget.
+        steps : int
+            At most so many; one pass over the data each, while they halve what is left.
 
         Returns
         -------
@@ -273,10 +276,10 @@ class InfluenceFunctions(BaseEstimator):
             A copy without the rows in its training data; the fitted model is left alone.
         """
         self._check_fitted()
-        rows = as_rows(indices, len(self.objective_.data))
-        step = self._newton_step(rows)
-        space = self.objective_.space
-        return self.model_.replace(space, space.vector() + step, without=rows)
+        check_positive_int(steps, "steps")
+        rows, space = as_rows(indices, len(self.objective_.data)), self.objective_.space
+        moved = space.vector() + self._newton_step(rows, steps)
+        return self.model_.replace(space, moved, without=rows)
 
     def parameter_changes(self, indices: Any) -> Tensor:
         """Return θ₋ᵢ − θ for each of some training rows, left out one at a time.
@@ -346,30 +349,11 @@ class InfluenceFunctions(BaseEstimator):
         self._check_fitted()
         return self.inverse_.solve(V)
 
-    def _newton_step(self, rows: Tensor) -> Tensor:
+    def _newton_step(self, rows: Tensor, most: int = 1) -> Tensor:
         step, self.removal_ = newton_step(
-            self.objective_, self.curvature, self.damping_, self.inverse_, self._raw, rows
+            self.objective_, self.curvature, self.damping_, self.inverse_, self._raw, rows, most
         )
         return step
-
-    def _choose_correction(self) -> tuple[str, str]:
-        direct = self.inverse_.method in _DIRECT
-        fits = type(self.operator_).__name__ in ("Hessian", "GaussNewton", "EmpiricalFisher")
-        if self.correction == "leverage" and not fits:
-            raise ValueError(
-                f'correction="leverage" takes one row out of the curvature, which is not defined '
-                f'for curvature={self.curvature!r}; use "gauss_newton", or correction="none"'
-            )
-        if self.correction != "auto":
-            return self.correction, "asked for"
-        if not fits:
-            return "none", f"a single row cannot be taken out of {type(self.operator_).__name__}"
-        if not direct:
-            return "none", f"{self.inverse_.method} would solve once for every training output"
-        flops = bulk_flops(self.inverse_, self._n_outputs())
-        if flops > _CORRECTION_BUDGET:
-            return "none", f"it would take about {flops:.0e} operations"
-        return "leverage", f"cheap with a direct solve ({self.inverse_.method})"
 
     def _leave_one_out(self) -> LeaveOneOut:
         if self._steps is None:

@@ -20,12 +20,17 @@ from torch import Tensor
 
 from trustml.core.batches import Batch
 from trustml.core.passes import collect
-from trustml.ihvp import Factorization, Objective
+from trustml.ihvp import Factorization, LinearOperator, Objective
+from trustml.ihvp.solvers.compressed import CompressedFactorization
 from trustml.influence._train_rows import rows_at_once
 from trustml.warnings import ConvergenceWarning
 
 # Their products are shared among processes, so that each goes through all rows itself.
 _ITERATIVE = ("cg", "minres", "lissa", "neumann", "astra")
+# Methods whose answers are exact to rounding.
+EXACT = ("cholesky", "dual")
+# The correction applies the inverse to every training output; "auto" spends this many operations.
+_BUDGET = 3e11
 _LEAST_REST = 1e-9  # 1 - leverage below this: the row alone holds a direction in place
 
 
@@ -51,11 +56,53 @@ class LeaveOneOut:
     self_effects: Tensor
 
 
-def bulk_flops(inverse: Factorization, n_columns: int) -> float:
-    """Return about how many operations A⁻¹ on so many columns takes."""
-    p = float(inverse.operator.size)
-    held = p if inverse.method == "cholesky" else float(n_columns)
-    return 6 * held * p * n_columns
+def choose_correction(
+    wanted: str, operator: LinearOperator, inverse: Factorization, n_outputs: int
+) -> tuple[str, str]:
+    """Return whether one Newton step without each row is taken, and why.
+
+    Parameters
+    ----------
+    wanted : {"auto", "leverage", "none"}
+        "auto": where a direct solve makes it cheap.
+    operator : LinearOperator
+        The curvature.
+    inverse : Factorization
+        Of the damped curvature.
+    n_outputs : int
+        Columns that the inverse would be applied to: all outputs of all training rows.
+
+    Returns
+    -------
+    correction : {"leverage", "none"}
+    reason : str
+
+    Raises
+    ------
+    ValueError
+        If it is wanted of a curvature that a row cannot be taken out of.
+    """
+    kind = type(operator).__name__
+    fits = kind in ("Hessian", "GaussNewton", "EmpiricalFisher")
+    if wanted == "leverage" and not fits:
+        raise ValueError(
+            f'correction="leverage" takes one row out of the curvature, which is not defined for '
+            f'{kind}; use curvature="gauss_newton", or correction="none"'
+        )
+    if wanted != "auto":
+        return wanted, "asked for"
+    if not fits:
+        return "none", f"a single row cannot be taken out of {kind}"
+    if isinstance(inverse, CompressedFactorization):
+        held = inverse.n_kept
+    elif inverse.method in EXACT:
+        held = operator.size if inverse.method == "cholesky" else n_outputs
+    else:
+        return "none", f"{inverse.method} would solve once for every training output"
+    flops = 6.0 * held * operator.size * n_outputs
+    if flops > _BUDGET:
+        return "none", f"it would take about {flops:.0e} operations"
+    return "leverage", f"cheap with a direct solve ({inverse.method})"
 
 
 def leave_one_out_steps(

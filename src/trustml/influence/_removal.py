@@ -22,6 +22,7 @@ from trustml.influence._train_rows import TrainRows
 from trustml.warnings import ConvergenceWarning
 
 _DOUBTFUL = 0.5  # of the removed rows' pull on the parameters is still there after the step
+_ENOUGH = 1e-3  # of the pull is left: another step would change nothing that matters
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,8 @@ class Removal:
         about 1 if nothing was removed.
     step_norm : float
         ‖θ₋ₛ − θ‖.
+    steps : int
+        Newton steps that were taken, all with the curvature at θ.
     solution : Solution
         Of the linear system behind the step.
     """
@@ -52,6 +55,7 @@ class Removal:
     gradient_norm_full: float
     remaining: float
     step_norm: float
+    steps: int
     solution: Solution
 
 
@@ -62,6 +66,7 @@ def newton_step(
     inverse: Factorization,
     rows: TrainRows,
     indices: Tensor,
+    most: int = 1,
 ) -> tuple[Tensor, Removal]:
     """Return θ₋ₛ − θ (p,) for the rows S, and its certificate.
 
@@ -79,6 +84,8 @@ def newton_step(
         The rows' loss gradients.
     indices : Tensor of shape (m,)
         S.
+    most : int
+        Steps at most: one pass over the data each, while they halve what is left of the pull.
 
     Returns
     -------
@@ -103,6 +110,17 @@ def newton_step(
     # A model that is not at a minimum keeps the gradient it had; only the rest counts as error.
     size = float(pull.norm())
     remaining = float((after - full).norm()) / size if size > 0 else 0.0
+    taken = 1
+    while taken < most and remaining > _ENOUGH:
+        longer = step - left.solve(after - full).x
+        further = rest.at(objective.space.vector() + longer).gradient()
+        left_over = float((further - full).norm()) / size
+        if not left_over < remaining:
+            break
+        halved, remaining = left_over < 0.5 * remaining, left_over
+        step, after, taken = longer, further, taken + 1
+        if not halved:
+            break
     if remaining > _DOUBTFUL:
         held = damping.value * float(step.norm()) / size
         cure = (
@@ -123,6 +141,7 @@ def newton_step(
         gradient_norm_full=float(full.norm()),
         remaining=remaining,
         step_norm=float(torch.linalg.vector_norm(step)),
+        steps=taken,
         solution=solution,
     )
     return step, removal
