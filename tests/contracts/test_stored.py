@@ -4,10 +4,12 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.linear_model import LogisticRegression, Ridge
+from torch import nn
 
-from trustml import conformal, fairness, influence, ood
+from trustml import conformal, fairness, ihvp, influence, ood
 from trustml.errors import StoreMismatchError
 from trustml.influence import _stored
 from trustml.model import wrap
@@ -70,6 +72,30 @@ def test_group_metrics():
         BINARY, scores > 0.5, sensitive_features=GROUP, y_score=scores, random_state=0
     )
     same(g, lambda g: g.ci())
+
+
+@pytest.mark.parametrize("kind", [ihvp.Kfac, ihvp.Ekfac])
+def test_factors_in_a_folder_are_read_instead_of_computed(kind, tmp_path, monkeypatch):
+    net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.LayerNorm(5), nn.Linear(5, 3)).double()
+    J = ihvp.Objective(net, None, (torch.as_tensor(X), torch.as_tensor(Y)), weight_decay=0.01)
+    V = torch.eye(J.space.size, dtype=torch.float64)
+    computed = kind(J, fisher="monte-carlo", store=tmp_path)
+    assert computed.uncovered
+    with monkeypatch.context() as patch:
+        patch.setattr(type(J.gradients), "measure", None)
+        read = kind(J, fisher="monte-carlo", store=tmp_path)
+    assert torch.equal(read @ V, computed @ V)
+    assert torch.equal(read @ V, kind(J, fisher="monte-carlo") @ V)
+    assert read.uncovered == computed.uncovered
+    solution = ihvp.solve(read + 0.1, V)
+    torch.testing.assert_close(solution.x, ihvp.solve(computed + 0.1, V).x)
+    with pytest.raises(StoreMismatchError, match=r"settings\.seed"):
+        kind(J, fisher="monte-carlo", random_state=1, store=tmp_path)
+    with pytest.raises(StoreMismatchError, match="data"):
+        kind(J.without([0]), fisher="monte-carlo", store=tmp_path)
+    if kind is ihvp.Kfac:
+        with pytest.raises(StoreMismatchError, match=r"settings\.corrected"):
+            ihvp.Ekfac(J, fisher="monte-carlo", store=tmp_path)
 
 
 class Killed(BaseException):

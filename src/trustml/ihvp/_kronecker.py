@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,12 +12,16 @@ import torch
 from torch import Tensor
 
 from trustml.core.random import RandomState
+from trustml.core.store import Store
 from trustml.core.validation import check_choice
 from trustml.ihvp._fisher_roots import FisherKind, FisherRoots
 from trustml.ihvp._kronecker_factors import KroneckerFactors, Shared
 from trustml.ihvp.objective import Objective, check_objective
 from trustml.ihvp.operators import LinearOperator, dense_from_products
 from trustml.warnings import BackendWarning
+
+# What of a block is stored; the rest follows from the objective.
+_PARTS = ("where", "outer", "inner", "values")
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,7 @@ class KroneckerOperator(LinearOperator):
         shared: Shared,
         samples: int,
         random_state: RandomState,
+        store: str | os.PathLike[str] | None,
         corrected: bool,
     ) -> None:
         check_choice(shared, "shared", ("expand", "reduce"))
@@ -127,14 +133,26 @@ class KroneckerOperator(LinearOperator):
         self.shift = objective.weight_decay.double()
         self._roots = FisherRoots(objective, fisher, samples, random_state)
         self.fisher, self.shared = self._roots.kind, shared
-        factors = KroneckerFactors(objective, self._roots, shared, keep=corrected)
+        if store is None:
+            self._fit(corrected)
+            return
+        settings = {"shared": shared, "fisher": self.fisher, "directions": self._roots.rank}
+        settings |= {"seed": self._roots.seed, "corrected": corrected}
+        kept = Store(store, self.objective.fingerprint(**settings))
+        if not self._load(kept):
+            self._fit(corrected)
+            self._save(kept)
+
+    def _fit(self, corrected: bool) -> None:
+        objective = self.objective
+        factors = KroneckerFactors(objective, self._roots, self.shared, keep=corrected)
         if not factors.layers:
             warnings.warn(
                 f"{type(self).__name__} found no layer with Kronecker factors and is the diagonal "
                 f"of the Fisher matrix ({objective.gradients.backend} gradients: "
                 f"{objective.gradients.reason})",
                 BackendWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         moments, self.rest_values = factors.moments()
         self.rest, self.uncovered = factors.rest, factors.uncovered
@@ -154,6 +172,25 @@ class KroneckerOperator(LinearOperator):
     def _block(self, where: Tensor, outer: Tensor, inner: Tensor, values: Tensor) -> Block:
         decay, last = float(self.shift[where[0, 0]]), float(self.shift[where[0, -1]])
         return Block(where, outer, inner, values, decay, last)
+
+    def _save(self, kept: Store) -> None:
+        tensors = {"rest": self.rest, "rest_values": self.rest_values}
+        for j, block in enumerate(self.blocks):
+            tensors |= {f"{name}{j}": getattr(block, name) for name in _PARTS}
+        kept.save("factors", tensors)
+
+    def _load(self, kept: Store) -> bool:
+        found = kept.load("factors")
+        if found is None:
+            return False
+        found = {name: x.to(self.device) for name, x in found.items()}
+        self.rest, self.rest_values = found["rest"], found["rest_values"]
+        parts = [[found[f"{name}{j}"] for name in _PARTS] for j in range((len(found) - 2) // 4)]
+        self.blocks = tuple(self._block(*part) for part in parts)
+        left = set(self.rest.tolist())
+        slices = self.objective.space.slices
+        self.uncovered = tuple(name for name, s in slices.items() if s.start in left)
+        return True
 
     def matmat(self, vectors: Tensor) -> Tensor:
         """Return the product with ``vectors`` of shape (p, k)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from trustml.core.random import RandomState
 from trustml.ihvp._fisher_roots import FisherKind
 from trustml.ihvp._kronecker import KroneckerOperator
@@ -17,7 +19,7 @@ class Ekfac(KroneckerOperator):
 
     Parameters
     ----------
-    objective, fisher, shared, samples, random_state
+    objective, fisher, shared, samples, random_state, store
         As for ``Kfac``; the same directions serve both steps.
 
     Attributes
@@ -54,5 +56,6 @@ class Ekfac(KroneckerOperator):
         shared: Shared = "expand",
         samples: int = 1,
         random_state: RandomState = 0,
+        store: str | os.PathLike[str] | None = None,
     ) -> None:
-        super().__init__(objective, fisher, shared, samples, random_state, corrected=True)
+        super().__init__(objective, fisher, shared, samples, random_state, store, corrected=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from trustml.core.random import RandomState
 from trustml.ihvp._fisher_roots import FisherKind
 from trustml.ihvp._kronecker import KroneckerOperator
@@ -33,6 +35,9 @@ class Kfac(KroneckerOperator):
         Draws a row for "monte-carlo".
     random_state : int, generator or None
         Of the draws; a row's do not depend on its batch.
+    store : path or None
+        A folder for the factors: there they are read instead of computed, if they are of this
+        objective and these settings.
 
     Attributes
     ----------
@@ -64,5 +69,6 @@ class Kfac(KroneckerOperator):
         shared: Shared = "expand",
         samples: int = 1,
         random_state: RandomState = 0,
+        store: str | os.PathLike[str] | None = None,
     ) -> None:
-        super().__init__(objective, fisher, shared, samples, random_state, corrected=False)
+        super().__init__(objective, fisher, shared, samples, random_state, store, corrected=False)
