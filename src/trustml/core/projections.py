@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -200,6 +201,8 @@ class LayerwiseProjection(Projection):
         Entries of P and Q, with variance one over the number of columns.
     random_state : int, generator or None
         Fixes the matrices.
+    sides : dict of str to (Tensor (a, j), Tensor (b, k)), or None
+        P and Q of some parameters by name, instead of random ones.
 
     References
     ----------
@@ -219,12 +222,16 @@ class LayerwiseProjection(Projection):
         size: int,
         kind: Kind = "rademacher",
         random_state: RandomState = 0,
+        sides: Mapping[str, tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         check_choice(kind, "kind", ("rademacher", "gaussian"))
         check_positive_int(size, "size")
         self.width, seed = space.size, _seed(random_state)
         self._sides = []
-        for j, shape in enumerate(space.shapes.values()):
+        for j, (name, shape) in enumerate(space.shapes.items()):
+            if sides is not None and name in sides:
+                self._sides.append(sides[name])
+                continue
             a = shape[0] if shape else 1
             b = shape.numel() // a
             self._sides.append(

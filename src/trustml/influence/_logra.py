@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from trustml.core._backends import Terms
+from trustml.core._terms import Outer
+from trustml.core.batches import Batch
 from trustml.core.parameters import ParameterSpace
 from trustml.core.projections import LayerwiseProjection, Projection
 from trustml.core.random import RandomState
+from trustml.core.validation import check_choice, check_positive_int
 from trustml.ihvp import Objective
+from trustml.influence._gradient_products import loss_gradient
 from trustml.influence._projected import Projected
+
+_WIDEST = 4096  # a side of more entries keeps its random projection
 
 
 class LoGra(Projected):
@@ -40,6 +47,9 @@ class LoGra(Projected):
         training row.
     random_state : int, generator or None
         Of the projection.
+    initialisation : {"random", "pca"}
+        "pca": the leading directions of each layer's inputs and output gradients, the factors of
+        K-FAC, over the training rows; parameters that are no such weight stay random.
     parameters : selection or None
         Which parameters, as in ``ihvp.Objective``.
 
@@ -77,6 +87,7 @@ class LoGra(Projected):
         checkpoints: Sequence[Any] | None = None,
         damping: float | str = "auto",
         random_state: RandomState = 0,
+        initialisation: Literal["random", "pca"] = "random",
         parameters: str | Sequence[str] | None = None,
     ) -> None:
         self.model = model
@@ -84,10 +95,14 @@ class LoGra(Projected):
         self.checkpoints = checkpoints
         self.damping = damping
         self.random_state = random_state
+        self.initialisation = initialisation
         self.parameters = parameters
 
     def _project(self, space: ParameterSpace) -> Projection:
-        return LayerwiseProjection(space, self.rank, random_state=self.random_state)
+        check_choice(self.initialisation, "initialisation", ("random", "pca"))
+        rank = check_positive_int(self.rank, "rank")
+        sides = _principal(self.objective_, rank) if self.initialisation == "pca" else None
+        return LayerwiseProjection(space, rank, random_state=self.random_state, sides=sides)
 
     def _output(
         self, objective: Objective, outputs: Tensor, targets: Tensor
@@ -95,3 +110,29 @@ class LoGra(Projected):
         return objective.loss.gradient(outputs, targets), torch.ones(
             len(outputs), dtype=outputs.dtype, device=outputs.device
         )
+
+
+def _principal(objective: Objective, rank: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return the leading directions of both sides of each weight, over the training rows."""
+    names = {where.start: name for name, where in objective.space.slices.items()}
+    shapes: dict[str, tuple[int, int]] = {}
+
+    def read(terms: Terms) -> Tensor:
+        moments = [torch.zeros(1, 0, dtype=torch.float64, device=objective.space.device)]
+        for where, term in terms:
+            if isinstance(term, Outer) and term.g == 1 and max(term.o, term.i) <= _WIDEST:
+                shapes[names[where.start]] = (term.o, term.i)
+                for side in (term.left, term.right):
+                    flat = side.flatten(0, -2)
+                    moments.append((flat.T @ flat).double().reshape(1, -1))
+        return torch.cat(moments, dim=1)
+
+    def part(batch: Batch) -> Tensor:
+        gradients = objective.gradients
+        return gradients.measure(batch.inputs, loss_gradient(objective, batch), read)[1].sum(0)
+
+    total = objective.total(part)
+    sizes = [size**2 for shape in shapes.values() for size in shape]
+    moments = [m.reshape(round(len(m) ** 0.5), -1) for m in torch.split(total, sizes)]
+    leading = [torch.linalg.eigh(moment).eigenvectors[:, -rank:] for moment in moments]
+    return dict(zip(shapes, zip(leading[::2], leading[1::2], strict=True), strict=True))
