@@ -13,7 +13,7 @@ from trustml.core._backends import Terms
 from trustml.core._terms import chunks
 from trustml.core.batches import Batch
 from trustml.influence._attributor import Attributor
-from trustml.influence._gradient_products import by_parameter, loss_gradient
+from trustml.influence._gradient_products import loss_gradient
 from trustml.influence._queries import Queries
 from trustml.influence._train_rows import rows_at_once
 
@@ -93,7 +93,7 @@ class DataInf(Attributor):
             added = torch.full_like(decay, _checked(self.damping))
         total = added + decay
         total[total == 0] = math.inf
-        self._lambdas = total.to(space.dtype)
+        self._lambdas = total.to(torch.promote_types(space.dtype, torch.float32))
         self.damping_ = dict(zip(space.names, total.tolist(), strict=True))
 
     def _raw_scores(self, queries: Queries) -> tuple[Tensor, None]:
@@ -116,7 +116,7 @@ class DataInf(Attributor):
 
         def shrunk(terms: Terms) -> Tensor:
             parts = []
-            for (s, term), damping in zip(by_parameter(terms, space), self._lambdas, strict=True):
+            for (s, term), damping in zip(terms, self._lambdas, strict=True):
                 weights = term.dot(gradients[:, s].T) / (damping + term.squared_norm())[:, None]
                 pieces = chunks(term.n, s.stop - s.start)
                 sums = [weights[w].T @ term.part(w).rows() for w in pieces]
@@ -131,10 +131,9 @@ class DataInf(Attributor):
 
     def _mean_squares(self) -> Tensor:
         """Return each parameter's mean squared gradient norm, float64."""
-        space = self.objective_.space
 
         def norms(terms: Terms) -> Tensor:
-            found = [term.squared_norm().sum() for _, term in by_parameter(terms, space)]
+            found = [term.squared_norm().sum() for _, term in terms]
             return torch.stack(found)[None]
 
         return self._sum(norms)[0] / len(self.objective_.data)
@@ -146,7 +145,7 @@ class DataInf(Attributor):
         def part(batch: Batch) -> Tensor:
             gradient = loss_gradient(objective, batch)
             found = objective.gradients.measure(batch.inputs, gradient, read)[1]
-            return found.double().sum(0, keepdim=True)
+            return found.sum(0, keepdim=True)
 
         return objective.total(part)
 

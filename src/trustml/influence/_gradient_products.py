@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from trustml.core._backends import Terms
-from trustml.core._terms import Dense
 from trustml.core.batches import Batch, Data, map_batches
-from trustml.core.parameters import ParameterSpace
 from trustml.ihvp import Objective
 from trustml.influence._queries import Queries
 from trustml.influence._train_rows import rows_at_once
@@ -19,14 +17,6 @@ from trustml.influence._train_rows import rows_at_once
 def loss_gradient(objective: Objective, batch: Batch) -> Callable[[Tensor], Tensor]:
     """Return the map from a batch's outputs to its losses' gradient in output space."""
     return lambda outputs: objective.loss.gradient(outputs, objective.targets(batch))
-
-
-def by_parameter(terms: Terms, space: ParameterSpace) -> Terms:
-    """Return terms of one parameter each; a backend without layers gives one term of all."""
-    if len(terms) == len(space.names):
-        return terms
-    rows = terms[0][1].rows()
-    return [(s, Dense(rows[:, s])) for s in space.slices.values()]
 
 
 def gradient_products(
@@ -57,14 +47,13 @@ def gradient_products(
         held: list[Terms] = []
 
         def keep(terms: Terms) -> Tensor:
-            held.append(by_parameter(terms, objective.space))
+            held.append(terms)
             return torch.zeros(terms[0][1].n)
 
         gradients.measure(batch.inputs, queries.cotangents(batch), keep)
 
         def read(terms: Terms) -> Tensor:
-            here = by_parameter(terms, objective.space)
-            return torch.cat([_gram(here, other, weights) for other in held], dim=1)
+            return torch.cat([_gram(terms, other, weights) for other in held], dim=1)
 
         def part(train: Batch) -> Tensor:
             return gradients.measure(train.inputs, loss_gradient(objective, train), read)[1]
@@ -79,7 +68,7 @@ def squared_norms(objective: Objective, metric: Tensor | None = None) -> Tensor:
     weights = _per_parameter(objective, metric)
 
     def read(terms: Terms) -> Tensor:
-        parts = [term.squared_norm() for _, term in by_parameter(terms, objective.space)]
+        parts = [term.squared_norm() for _, term in terms]
         return (torch.stack(parts, dim=1) * weights).sum(1)
 
     def part(batch: Batch) -> Tensor:
