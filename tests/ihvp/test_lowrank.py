@@ -5,6 +5,7 @@ import torch
 
 from trustml import ihvp
 from trustml.ihvp.lowrank import KINDS, LowRankApproximation, known_diagonal
+from trustml.warnings import ConvergenceWarning
 
 
 def decaying(size=60, smallest=-6, shift=0.0, seed=0, is_psd=True):
@@ -80,6 +81,22 @@ def test_the_complement_is_the_known_diagonal_and_not_zero():
     # without it the answer there is nearly nothing
     truncated = low.inner.rows.T @ torch.linalg.pinv((low.inner.rows @ low.inner.rows.T).square())
     assert (truncated @ low.inner.rows @ outside).norm() < found.norm()
+
+
+@pytest.mark.parametrize("method", ["nystrom", "lanczos"])
+def test_solver_says_what_it_leaves_out(method):
+    A, values = decaying(smallest=-6, shift=1e-2)
+    b = torch.ones(60, dtype=torch.float64)
+    found = ihvp.solve(A, b, method, tol=1e-6)
+    torch.testing.assert_close(found.x, torch.linalg.solve(A.dense(), b), rtol=1e-4, atol=1e-4)
+    with pytest.warns(ConvergenceWarning, match="of the trace"):
+        small = ihvp.solve(A, b, method, tol=1e-6, max_iterations=5)
+    assert small.status is ihvp.Status.APPROXIMATE
+    assert "rank 5 of 60" in small.method_reason
+    residual = (b - A @ small.x).norm() / b.norm()
+    torch.testing.assert_close(small.relative_residual[0], residual)
+    zero = ihvp.Dense(torch.zeros(4, 4).double(), True) + 0.5
+    torch.testing.assert_close(ihvp.solve(zero, b[:4], method).x, 2 * b[:4])
 
 
 def test_known_diagonals():

@@ -11,9 +11,11 @@ from trustml.ihvp.gauss_newton import GaussNewton
 from trustml.ihvp.hessian import Hessian
 from trustml.ihvp.input_hessian import InputHessian
 from trustml.ihvp.kfac import Kfac
+from trustml.ihvp.lowrank import LowRankApproximation
 from trustml.ihvp.matrices import Dense, Diagonal, MatrixFree
 from trustml.ihvp.objective import Objective
 from trustml.ihvp.operators import FactoredOperator, LinearOperator
+from trustml.ihvp.preconditioners import Preconditioner
 from trustml.ihvp.quadratic import top_eigenpairs
 from trustml.ihvp.solution import Damping, Facts, Solution, Status
 from trustml.ihvp.solvers import Factorization
@@ -36,8 +38,10 @@ __all__ = [
     "InputHessian",
     "Kfac",
     "LinearOperator",
+    "LowRankApproximation",
     "MatrixFree",
     "Objective",
+    "Preconditioner",
     "Solution",
     "Status",
     "choose_damping",

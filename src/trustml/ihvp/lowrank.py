@@ -179,7 +179,8 @@ class LowRankApproximation(FactoredOperator):
 
     def factors(self, examples: range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield all rows at once: (row indices (r,), K (r, 1, p))."""
-        which = torch.as_tensor(range(self.rank) if examples is None else examples)
+        every = range(self.rank) if examples is None else examples
+        which = torch.as_tensor(every, dtype=torch.long, device=self.device)
         yield which, self.rows[which, None]
 
     def factor_norms(self) -> Tensor:

@@ -68,7 +68,7 @@ class ConjugateGradientFactorization(Factorization):
         self.operator, self.tol = operator, tol
         self._max_iterations = max_iterations or min(10 * operator.size, 2000)
         self.method, self.method_reason = "cg", reason
-        self._history = Directions(operator.size, _HISTORY)
+        self._history = self._fresh()
         self._choosing = isinstance(preconditioner, str) and preconditioner == "auto"
         self.preconditioner = build_preconditioner(
             "none" if self._choosing else preconditioner, operator
@@ -79,7 +79,10 @@ class ConjugateGradientFactorization(Factorization):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the directions behind: a copy collects its own."""
-        return self.__dict__ | {"_history": Directions(self.operator.size, _HISTORY)}
+        return self.__dict__ | {"_history": self._fresh()}
+
+    def _fresh(self) -> Directions:
+        return Directions(self.operator.size, _HISTORY, self.operator.dtype)
 
     def _apply(self, b: Tensor) -> Applied:
         # In its own part of a pass a process may not change what must stay alike on all.
@@ -99,7 +102,7 @@ class ConjugateGradientFactorization(Factorization):
             part, open_columns = self._solve_block(block, self._history)
             if part.status is Status.NEGATIVE_CURVATURE:
                 # The space that the columns share met it: see which of them do so on their own.
-                self._history = Directions(self.operator.size, _HISTORY)
+                self._history = self._fresh()
                 if block.shape[1] > 1:
                     part = self._one_by_one(block, part, open_columns)
             parts.append(part)
@@ -113,8 +116,7 @@ class ConjugateGradientFactorization(Factorization):
         x, residual = part.x.clone(), _measured(part).clone()
         alone = []
         for j in open_columns.nonzero().flatten().tolist():
-            fresh = Directions(self.operator.size, _HISTORY)
-            single, _ = self._solve_block(block[:, j : j + 1], fresh)
+            single, _ = self._solve_block(block[:, j : j + 1], self._fresh())
             x[:, j : j + 1], residual[:, j : j + 1] = single.x, _measured(single)
             alone.append(single)
         return _worst(x, residual, alone, part.products)

@@ -28,10 +28,13 @@ class Directions:
         p.
     memory : int
         Bytes for P and Q; two blocks are kept whatever it says.
+    dtype : torch.dtype
+        Of the products: more digits are not worth holding.
     """
 
-    def __init__(self, size: int, memory: int) -> None:
-        self._room = max(2, memory // (16 * size))
+    def __init__(self, size: int, memory: int, dtype: torch.dtype) -> None:
+        self._room = max(2, memory // (2 * dtype.itemsize * size))
+        self._dtype, self._settled = dtype, 0
         self._p: list[Tensor] = []
         self._q: list[Tensor] = []
 
@@ -42,8 +45,8 @@ class Directions:
 
     def append(self, p: Tensor, q: Tensor) -> None:
         """Add a block that is A-orthonormal to all others."""
-        self._p.append(p)
-        self._q.append(q)
+        self._p.append(p.to(self._dtype))
+        self._q.append(q.to(self._dtype))
         if len(self._p) > 2 and self.count > self._room:
             self._condense()
         elif len(self._p) > 16:
@@ -58,36 +61,48 @@ class Directions:
         """Keep the newest block, which CG must stay conjugate to, and leading Ritz vectors."""
         self._join(slice(0, -1))
         kept = max(1, (self._room - self._p[-1].shape[1]) // 2)
-        _, vectors = torch.linalg.eigh(self._p[0].T @ self._p[0])
+        _, vectors = self._ritz()
         self._p[0], self._q[0] = self._p[0] @ vectors[:, :kept], self._q[0] @ vectors[:, :kept]
+
+    def _ritz(self) -> tuple[Tensor, Tensor]:
+        """Return squared lengths, ascending, and the combinations of P that have them."""
+        # P'AP = I: the shortest have the largest Rayleigh quotients.
+        p = self._p[0]
+        lengths, vectors = torch.linalg.eigh((p.T @ p).double())
+        return lengths, vectors.to(self._dtype)
 
     def settle(self) -> None:
         """After a block: keep the Ritz vectors away from the bottom of the spectrum.
 
         What lies at the bottom (the damping, as a rule) is solved by any residual in one step.
         """
-        if not self._p:
+        if self.count <= 1.5 * self._settled:
             return
         self._join(slice(0, None))
-        # P'AP = I: the shortest combinations have the largest Rayleigh quotients.
-        lengths, vectors = torch.linalg.eigh(self._p[0].T @ self._p[0])
+        lengths, vectors = self._ritz()
         keep = lengths < lengths[-1] / _BOTTOM
         self._p[0], self._q[0] = self._p[0] @ vectors[:, keep], self._q[0] @ vectors[:, keep]
+        self._settled = self.count
 
     def conjugate(self, block: Tensor) -> Tensor:
         """Remove from the columns what is not A-orthogonal to the directions."""
         for p, q in zip(self._p, self._q, strict=True):
-            block = block - p @ (q.T @ block)
+            block = block - p @ (q.T @ block.to(self._dtype))
         return block
 
     def project(self, residual: Tensor) -> tuple[Tensor, Tensor]:
         """Return the best step within the directions, and its product with A."""
         step, product = torch.zeros_like(residual), torch.zeros_like(residual)
+        residual = residual.to(self._dtype)
         for p, q in zip(self._p, self._q, strict=True):
             weights = p.T @ residual
             step += p @ weights
             product += q @ weights
         return step, product
+
+    def newest(self) -> tuple[Tensor, Tensor]:
+        """Return the block that was added last."""
+        return self._p[-1], self._q[-1]
 
 
 @dataclass(frozen=True)
@@ -133,7 +148,7 @@ class _Run:
     ) -> None:
         self.matrix, self.b, self.history = matrix, b, history
         self.precondition, self.max_iterations = precondition, max_iterations
-        self.norms_b = b.norm(dim=0)
+        self.norms_b = _norms(b)
         self.goal = tol * self.norms_b
         self.x, product = history.project(b)
         self.residual = b - product
@@ -148,7 +163,7 @@ class _Run:
 
     def step(self) -> bool:
         """Do one iteration; False at the end."""
-        norms = self.residual.norm(dim=0)
+        norms = _norms(self.residual)
         done = self.active & (norms <= self.goal)
         refresh = self.iterations > 0 and self.iterations % _REFRESH == 0
         if bool(done.any()) or refresh:
@@ -173,13 +188,13 @@ class _Run:
         self.x[:, check] = self.x[:, check].to(self.matrix.dtype).double()
         self.residual[:, check] = self.b[:, check] - self.matrix.certify(self.x[:, check])
         self.products += int(check.sum())
-        norms: Tensor = self.residual.norm(dim=0)
+        norms: Tensor = _norms(self.residual)
         self.verified = self.verified | (check & (norms <= self.goal))
         self.active = self.active & ~self.verified
         stuck = torch.zeros_like(done)
         if refresh:
             # Near the rounding of x and of the products with it, no progress means the end.
-            near = norms <= 100 * self.matrix.rounding * self.largest * self.x.norm(dim=0)
+            near = norms <= 100 * self.matrix.rounding * self.largest * _norms(self.x)
             stuck = self.active & near & (norms > 0.5 * self.earlier)
             self.earlier = norms
         # The recurrence was too optimistic: go on from the true residual while that helps.
@@ -212,8 +227,8 @@ class _Run:
     def _conjugate(self, block: Tensor) -> Tensor:
         fresh: Tensor = orthonormal(block)[:, : max(0, len(block) - self.history.count)]
         for _ in range(2):  # rounding: twice is enough
-            fresh = orthonormal(self.history.conjugate(fresh))
-        return fresh
+            fresh = self.history.conjugate(fresh)
+        return orthonormal(fresh)
 
     def _advance(self, directions: Tensor, products: Tensor) -> bool:
         inner: Tensor = directions.T @ products
@@ -230,16 +245,16 @@ class _Run:
         if not len(curvatures):
             return False
         vectors = vectors / curvatures.sqrt()
-        p, q = directions @ vectors, products @ vectors
-        self.history.append(p, q)
-        weights = p.T @ self.residual[:, self.active]
+        self.history.append(directions @ vectors, products @ vectors)
+        p, q = self.history.newest()
+        weights = p.T @ self.residual[:, self.active].to(p.dtype)
         self.x[:, self.active] += p @ weights
         self.residual[:, self.active] -= q @ weights
         return True
 
     def finish(self) -> Applied:
         """Return the best x of each column; all residuals are true ones."""
-        norms = self.residual.norm(dim=0)
+        norms = _norms(self.residual)
         worse = ~self.verified & (norms > self.best)
         self.x[:, worse] = self.best_x[:, worse]
         rest = ~self.verified
@@ -263,14 +278,19 @@ def identity(columns: Tensor) -> Tensor:
 
 def orthonormal(block: Tensor) -> Tensor:
     """Return an orthonormal basis of the columns' span; dependent columns vanish."""
-    norms = block.norm(dim=0)
+    norms = _norms(block)
     block = block[:, norms > 0] / norms[norms > 0]
-    if block.shape[1] == 0:
-        return block
-    values, vectors = torch.linalg.eigh(block.T @ block)
-    keep = values > _DEPENDENT * values[-1]
-    basis: Tensor = torch.linalg.qr(block @ (vectors[:, keep] / values[keep].sqrt()))[0]
-    return basis
+    for cut in (_DEPENDENT, 0.5):  # the second time only rounding is left to remove
+        if block.shape[1]:
+            values, vectors = torch.linalg.eigh(block.T @ block)
+            keep = values > cut * values[-1]
+            block = block @ (vectors[:, keep] / values[keep].sqrt())
+    return block
+
+
+def _norms(block: Tensor) -> Tensor:
+    """Return the columns' norms; faster than torch's for row-major blocks."""
+    return block.square().sum(dim=0).sqrt()
 
 
 def _basis(coordinates: Tensor, inner: Tensor, floor: float) -> tuple[Tensor, Tensor] | None:

@@ -75,7 +75,7 @@ def choose_preconditioner(
     width, steps = min(b.shape[1], block), min(_STEPS, max_iterations)
 
     def probe(candidate: Preconditioner) -> tuple[float, int, Directions]:
-        history = Directions(operator.size, memory)
+        history = Directions(operator.size, memory, operator.dtype)
         found, _ = solve_block(matrix, columns, tol, steps, history, candidate.apply)
         if found.residual is None:
             return math.inf, found.products, history
