@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from trustml.core._terms import Dense, Outer, Scatter, Term
+from trustml.core._windows import channels, windows
 from trustml.core.modes import precision
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -178,8 +178,8 @@ def _affine(call: Call) -> dict[str, Term]:
 def _convolution(call: Call) -> dict[str, Term]:
     layer, n = call.layer, call.n
     _need_dims(call, len(layer.kernel_size) + 2)
-    right = call.once(lambda: _grouped_windows(layer, call.input, n))
-    left = _channels(call.gradient, n, layer.groups)
+    right = call.once(lambda: windows(layer, call.input, n))
+    left = channels(call.gradient, n, layer.groups)
     return {"weight": Outer(left, right), "bias": Dense(left.sum(2).reshape(n, -1))}
 
 
@@ -187,48 +187,10 @@ def _transposed_convolution(call: Call) -> dict[str, Term]:
     """Let input and gradient change places in a convolution."""
     layer, n = call.layer, call.n
     _need_dims(call, len(layer.kernel_size) + 2)
-    left = call.once(lambda: _channels(call.input, n, layer.groups))
-    right = _grouped_windows(layer, call.gradient, n, call.input.shape[2:])
+    left = call.once(lambda: channels(call.input, n, layer.groups))
+    right = windows(layer, call.gradient, n, call.input.shape[2:])
     bias = call.gradient.flatten(2).sum(2).reshape(n, -1, layer.out_channels).sum(1)
     return {"weight": Outer(left, right), "bias": Dense(bias)}
-
-
-def _channels(x: Tensor, n: int, groups: int) -> Tensor:
-    """Return (b, channels, *positions) as (n, groups, t, channels / groups)."""
-    split = x.reshape(n, len(x) // n, groups, x.shape[1] // groups, -1)
-    return split.permute(0, 2, 1, 4, 3).reshape(n, groups, -1, x.shape[1] // groups)
-
-
-def _grouped_windows(
-    layer: _ConvNd, x: Tensor, n: int, positions: torch.Size | None = None
-) -> Tensor:
-    """Return what each position sees, as (n, groups, t, channels / groups x kernel)."""
-    windows, g = _windows(layer, x), layer.groups
-    for j, length in enumerate(positions or ()):  # output_padding may add more
-        windows = windows.narrow(2 + j, 0, length)
-    b, channels = windows.shape[:2]
-    kernel = windows.shape[2 + len(layer.kernel_size) :].numel()
-    right = windows.reshape(b, g, channels // g, -1, kernel).transpose(2, 3)
-    right = right.reshape(n, b // n, g, -1, channels // g * kernel)
-    return right.transpose(1, 2).reshape(n, g, -1, channels // g * kernel)
-
-
-def _windows(layer: _ConvNd, x: Tensor) -> Tensor:
-    """Return what each output position sees: (b, channels, *positions, *kernel)."""
-    spans = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-    if layer.padding == "same":
-        pads = [(span // 2, span - span // 2) for span in spans]
-    elif layer.padding == "valid":
-        pads = [(0, 0) for _ in spans]
-    else:
-        pads = [(int(p), int(p)) for p in layer.padding]
-    flat = [side for pair in reversed(pads) for side in pair]
-    if any(flat):
-        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-        x = F.pad(x, flat, mode=mode)
-    for j, span in enumerate(spans):
-        x = x.unfold(2 + j, span + 1, layer.stride[j])[..., :: layer.dilation[j]]
-    return x
 
 
 def _transposed_linear(call: Call) -> dict[str, Term]:

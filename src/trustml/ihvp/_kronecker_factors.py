@@ -11,6 +11,7 @@ from torch import Tensor
 from trustml.core._backends import Terms
 from trustml.core._terms import chunks
 from trustml.core.batches import Batch
+from trustml.core.memory import check_fits
 from trustml.ihvp._fisher_roots import FisherRoots
 from trustml.ihvp._kronecker_layers import Layer, find_layers, squared_total
 from trustml.ihvp.objective import Objective
@@ -57,6 +58,13 @@ class KroneckerFactors:
         self.objective, self.roots, self.shared = objective, roots, shared
         self.layers = find_layers(objective)
         space = objective.space
+        squares = sum(g * (m * m + o * o) for g, o, m in (x.where.shape for x in self.layers))
+        check_fits(
+            24 * squares,  # sums, their mean, eigenvectors: float64
+            f"the Kronecker factors of {len(self.layers)} layers",
+            'use curvature="diagonal", or fewer layers (parameters=)',
+            space.device,
+        )
         covered = {name for layer in self.layers for name in layer.names}
         self.uncovered = tuple(name for name in space.names if name not in covered)
         self._others = [space.names.index(name) for name in self.uncovered]
@@ -106,7 +114,7 @@ class KroneckerFactors:
 
     def corrected(self, bases: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
         """Return second moments (g, o, m) of each layer's gradients along the eigenvectors."""
-        dtype = self.objective.space.dtype
+        dtype = self.objective.gradients.dtype
         bases = [(q_in.to(dtype), q_out.to(dtype)) for q_in, q_out in bases]
 
         def part(batch: Batch) -> Tensor:
