@@ -85,7 +85,7 @@ def test_the_complement_is_the_known_diagonal_and_not_zero():
 
 @pytest.mark.parametrize("method", ["nystrom", "lanczos"])
 def test_solver_says_what_it_leaves_out(method):
-    A, values = decaying(smallest=-6, shift=1e-2)
+    A, _ = decaying(smallest=-6, shift=1e-2)
     b = torch.ones(60, dtype=torch.float64)
     found = ihvp.solve(A, b, method, tol=1e-6)
     torch.testing.assert_close(found.x, torch.linalg.solve(A.dense(), b), rtol=1e-4, atol=1e-4)

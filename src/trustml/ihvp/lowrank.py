@@ -157,7 +157,10 @@ class LowRankApproximation(FactoredOperator):
         self.kind = kind
         self.size, self.dtype, self.device = operator.size, operator.dtype, operator.device
         self.rows, self.shift, self.scale = growing.rows, growing.shift, 1.0
-        self.rank = self.n_factors = len(self.rows)
+        self.rank = len(self.rows)
+        if not self.rank:  # a matrix that is its diagonal: one row of zeros stands for K
+            self.rows = self.rows.new_zeros(1, self.size)
+        self.n_factors = len(self.rows)
         self.is_psd = bool((self.shift >= 0).all())
         self.captured, self.error = growing.left_out()
 
@@ -179,7 +182,7 @@ class LowRankApproximation(FactoredOperator):
 
     def factors(self, examples: range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield all rows at once: (row indices (r,), K (r, 1, p))."""
-        every = range(self.rank) if examples is None else examples
+        every = range(self.n_factors) if examples is None else examples
         which = torch.as_tensor(every, dtype=torch.long, device=self.device)
         yield which, self.rows[which, None]
 
