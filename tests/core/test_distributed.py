@@ -61,6 +61,9 @@ with distributed.data_parallel() as processes:
     assert "different passes" in failure(other), failure(other)
     wide = lambda: collect(lambda b: b.inputs if rank else b.inputs[:, :1], data)
     assert "different things" in failure(wide)
+    differs = lambda: distributed.check_alike(float(rank), "the weights")
+    assert failure(differs).startswith("RuntimeError: the weights differ")
+    distributed.check_alike(1.5, "the weights")
     found["after failures"] = total(lambda b: b.inputs.sum(), data).item()
 
     store = Store(sys.argv[1], {"weights": "a"})

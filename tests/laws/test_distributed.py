@@ -60,6 +60,20 @@ with data_parallel():
     found["few gradient"], found["few product"] = few.gradient(), ihvp.GaussNewton(few) @ V
     found["few rows"] = few.per_example_gradients()
 rank = dist.get_rank() if shared else 0
+if shared:
+    ddp = nn.parallel.DistributedDataParallel(net)
+    for bad, data, told in (
+        (ddp, (X, y), "ddp.module"),
+        (nn.Sequential(*net, nn.Linear(3, 3 + rank).double()), (X, y), "differ"),
+        (net, (X[rank:], y[rank:]), "training rows differ"),
+    ):
+        try:
+            with data_parallel():
+                ihvp.Objective(bad, nn.CrossEntropyLoss(), data)
+        except (TypeError, RuntimeError) as error:
+            assert told in str(error), error
+        else:
+            raise AssertionError(told)
 np.savez(f"{sys.argv[2]}/{sys.argv[1]}{rank}.npz", **{k: np.asarray(v) for k, v in found.items()})
 if shared:
     dist.destroy_process_group()

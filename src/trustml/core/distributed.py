@@ -11,6 +11,7 @@ Every process holds the model and all rows, runs the same lines, and ends with t
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,7 +49,8 @@ def data_parallel(group: dist.ProcessGroup | None = None) -> Iterator[int]:
     Raises
     ------
     RuntimeError
-        If several processes were started but their process group was not initialised.
+        If several processes were started but their process group was not initialised, or this
+        one is not in the group.
 
     Examples
     --------
@@ -66,6 +68,8 @@ def data_parallel(group: dist.ProcessGroup | None = None) -> Iterator[int]:
         yield 1
         return
     chosen = group if group is not None else dist.group.WORLD
+    if dist.get_rank(chosen) < 0:
+        raise RuntimeError("this process is not in the group that was given; leave it out")
     token = _GROUP.set(chosen)
     try:
         yield dist.get_world_size(chosen)
@@ -260,6 +264,33 @@ def smallest(value: float) -> float:
     number = _placed(torch.tensor([value], dtype=torch.float64), group)
     dist.all_reduce(number, op=dist.ReduceOp.MIN, group=group)
     return float(number)
+
+
+def check_alike(number: float, what: str) -> None:
+    """Raise on all processes if they hold different things.
+
+    Parameters
+    ----------
+    number : float
+        What stands for the thing, a sum of its entries.
+    what : str
+        Its name, a plural, for the message.
+
+    Raises
+    ------
+    RuntimeError
+        If the numbers differ.
+
+    Examples
+    --------
+    >>> check_alike(0.25, "the weights")
+    """
+    least, most = smallest(number), -smallest(-number)
+    if least != most and not (math.isnan(least) or math.isnan(most)):
+        raise RuntimeError(
+            f"{what} differ between the processes; inside data_parallel() all of them must hold "
+            "the same model and the same rows"
+        )
 
 
 class _Head:

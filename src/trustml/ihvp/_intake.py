@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trustml.core.batches import Data, Inputs, as_data, is_out_of_memory
+from trustml.core.distributed import check_alike
 from trustml.core.losses import OutputLoss, as_loss
 from trustml.core.memory import check_fits
 from trustml.core.parameters import ParameterSpace
@@ -39,8 +40,19 @@ def resolve(loss: Any, outputs: Tensor, targets: Tensor) -> OutputLoss:
     return as_loss(loss, task, n_outputs)
 
 
-def check_batch_norm(module: nn.Module) -> None:
-    """Refuse batch normalisation without running statistics."""
+def check_processes(space: ParameterSpace, n: int) -> None:
+    """Raise if processes that share their passes hold other weights or other rows."""
+    check_alike(float(space.vector().double().sum()), "the weights")
+    check_alike(float(n), "the numbers of training rows")
+
+
+def check_module(module: nn.Module) -> None:
+    """Refuse what exchanges data in forward, and batch normalisation by the batch."""
+    if isinstance(module, nn.parallel.DistributedDataParallel):
+        raise TypeError(
+            "a DistributedDataParallel module waits for the other processes in every forward "
+            "pass; pass the module inside it (ddp.module), within core.distributed.data_parallel()"
+        )
     for name, part in module.named_modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is None:
             raise ValueError(

@@ -23,7 +23,8 @@ from trustml.core.validation import check_positive_int
 from trustml.ihvp._fingerprint import fingerprint
 from trustml.ihvp._intake import (
     as_rows,
-    check_batch_norm,
+    check_module,
+    check_processes,
     check_rows_fit,
     in_double,
     listed,
@@ -111,7 +112,7 @@ class Objective:
         if not isinstance(module, nn.Module):
             raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
         refuse_inference_mode("ihvp.Objective")
-        check_batch_norm(module)
+        check_module(module)
         if batch_size != "auto":
             check_positive_int(batch_size, "batch_size")
         if autocast not in (None, torch.bfloat16, torch.float16):
@@ -153,6 +154,7 @@ class Objective:
                 stacklevel=2,
             )
         self._gradients: PerExampleGradients | None = None
+        check_processes(self.space, len(self.data))
 
     def __repr__(self) -> str:
         """Show module, loss, rows and parameters."""
