@@ -260,6 +260,16 @@ def test_float32_agrees_with_float64(case, kind):
     assert float((got.double() - want).norm() / want.norm()) < 1e-3
 
 
+@pytest.mark.filterwarnings("ignore::trustml.warnings.ApproximationWarning")  # bfloat16 rounds
+@each
+def test_half_precision_keeps_the_scores(case, kind):
+    net, X, y = case
+    want = make(kind, wrapped(case)).fit().scores(X[N:], y[N:]).values
+    rough = copy.deepcopy(net).bfloat16(), X.bfloat16(), y
+    got = make(kind, wrapped(rough)).fit().scores(X[N:].bfloat16(), y[N:]).values
+    assert float((got.double() - want).norm() / want.norm()) < 0.1
+
+
 @each
 def test_a_module_without_layers_to_hook_gives_the_same(case, kind):
     net, X, y = case
