@@ -84,6 +84,26 @@ def test_gradients_that_do_not_fit_are_refused_before_the_pass(wide, monkeypatch
     assert wide.dot(torch.ones(2001, 1)).shape == (5000, 1)
 
 
+@pytest.mark.parametrize(
+    ("ask", "told"),
+    [
+        (lambda J: ihvp.GaussNewton(J).dense(), "the dense 2,001 x 2,001 float64 matrix"),
+        (lambda J: ihvp.Hessian(J).dense(), "the dense 2,001 x 2,001 float64 matrix"),
+        (lambda J: ihvp.factorize(ihvp.GaussNewton(J) + 1, "cholesky"), 'use.*method="cg"'),
+        (lambda J: ihvp.factorize(ihvp.GaussNewton(J) + 1, "dual"), "the 5,000 x 2,001 factors"),
+        (lambda J: ihvp.Ekfac(J), "the Kronecker factors of 1 layers"),
+    ],
+)
+def test_matrices_that_do_not_fit_are_refused_before_the_pass(ask, told, wide, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda device: 1e6)
+    monkeypatch.setattr(memory, "_SMALL", 0)
+    passes = []
+    wide.module.register_forward_hook(lambda layer, args, out: passes.append(len(out)))
+    with pytest.raises(DoesNotFitError, match=told):
+        ask(wide)
+    assert sum(passes) < 1000
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpus_memory_counts_torchs_reserve():
