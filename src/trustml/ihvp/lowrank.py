@@ -102,7 +102,7 @@ class LowRankApproximation(FactoredOperator):
     Examples
     --------
     >>> from trustml.ihvp import Dense, solve
-    >>> A = Dense(torch.diag(torch.tensor([9.0, 4.0, 0.0, 0.0]))) + 0.5
+    >>> A = Dense(torch.diag(torch.tensor([9.0, 4.0, 0.0, 0.0])), is_psd=True) + 0.5
     >>> low = LowRankApproximation(A, rank=2, kind="lanczos")
     >>> low.rank, round(low.captured, 4)
     (2, 1.0)

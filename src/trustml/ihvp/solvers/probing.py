@@ -16,12 +16,13 @@ from trustml.ihvp.preconditioners import (
 )
 from trustml.ihvp.solvers.krylov import Directions, Matrix, solve_block
 
-# Columns and iterations of a probe.
-_COLUMNS, _STEPS = 4, 10
+# Columns of a probe, and iterations of one with a preconditioner.
+_COLUMNS, _STEPS = 2, 10
 # What building and probing may cost, as a part of what the unpreconditioned solve would.
 _SHARE = 1 / 3
-# A solve that needs no more iterations than this is not worth a preconditioner.
-_FAST = 12
+# A solve that needs no more iterations than this is not worth a preconditioner. So many are tried
+# without one: early residuals predict badly, and the directions serve the solve anyway.
+_FAST = 25
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,10 @@ def choose_preconditioner(
     Choice
     """
     columns = b[:, :: max(1, b.shape[1] // _COLUMNS)][:, :_COLUMNS]
-    width, steps = min(b.shape[1], block), min(_STEPS, max_iterations)
+    width = min(b.shape[1], block)
 
-    def probe(candidate: Preconditioner) -> tuple[float, int, Directions]:
+    def probe(candidate: Preconditioner, most: int) -> tuple[float, int, Directions]:
+        steps = min(most, max_iterations)
         history = Directions(operator.size, memory, operator.dtype)
         found, _ = solve_block(matrix, columns, tol, steps, history, candidate.apply)
         if found.residual is None:
@@ -87,18 +89,18 @@ def choose_preconditioner(
         return min(iterations, float(max_iterations)), found.products, history
 
     best: Preconditioner = Unpreconditioned()
-    iterations, spent, history = probe(best)
+    iterations, spent, history = probe(best, _FAST)
     cost = iterations * width
     told = [f"none {iterations:.0f}"]
     for name in ("jacobi", "ekfac", "nystrom", "blocks") if iterations > _FAST else ():
         expected = expected_products(name, operator, most=int(cost * _SHARE))
-        if expected is None or expected + steps * columns.shape[1] > cost * _SHARE:
+        if expected is None or expected + _STEPS * columns.shape[1] > cost * _SHARE:
             continue
         try:
             candidate = build_preconditioner(name, operator, most=int(cost * _SHARE))
         except ValueError:  # it does not suit this operator: no candidate
             continue
-        found, products, directions = probe(candidate)
+        found, products, directions = probe(candidate, _STEPS)
         spent += products + candidate.products
         told.append(f"{name} {found:.0f}")
         if found * width < cost:
