@@ -105,8 +105,9 @@ class Killed(BaseException):
 @pytest.mark.parametrize("method", ["cholesky", "cg"])
 def test_scores_in_a_folder_go_on_where_they_stopped(method, model, tmp_path, monkeypatch):
     fitted = influence.InfluenceFunctions(model, method=method).fit()
-    whole = fitted.scores(X, Y)
     monkeypatch.setattr(_stored, "rows_at_once", lambda numbers: 40)
+    whole = fitted.scores(X, Y, store=tmp_path / "whole")
+    tmp_path = tmp_path / "killed"
     solve, solved = type(fitted.inverse_).solve, []
 
     def sometimes(self, B):
@@ -121,7 +122,9 @@ def test_scores_in_a_folder_go_on_where_they_stopped(method, model, tmp_path, mo
     monkeypatch.setattr(type(fitted.inverse_), "solve", solve)
     again = influence.InfluenceFunctions(model, method=method).fit()  # as a new process would
     resumed = again.scores(X, Y, store=tmp_path)
-    np.testing.assert_allclose(resumed.values, whole.values, rtol=1e-9, atol=1e-15)
+    np.testing.assert_array_equal(resumed.values, whole.values)
+    plain = fitted.scores(X, Y).values  # iterative solves may start from earlier ones there
+    assert np.linalg.norm(resumed.values - plain) < 0.02 * np.linalg.norm(plain)
     assert resumed.certificate.converged == whole.certificate.converged
     assert resumed.certificate.relative_residual.shape == (len(X),)
     assert not np.isnan(resumed.certificate.relative_residual).any()

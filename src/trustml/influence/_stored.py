@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -77,9 +78,11 @@ class ScoreBlocks:
         divisor = objective.n if scale == "effect" else 1
 
         def answer(queries: Queries) -> tuple[Tensor, list[Solution]]:
+            # A block that goes on after a kill must not miss what earlier blocks left behind.
+            inverse = self.inverse if folder is None else copy.copy(self.inverse)
             blocks, solutions = [], []
             for gradients in queries.gradient_blocks(self.objective):
-                solution = self.inverse.solve(gradients.T)
+                solution = inverse.solve(gradients.T)
                 scores = self.rows.dot(solution.x).T / divisor
                 blocks.append(scores.to(objective.space.dtype))
                 solutions.append(solution)
