@@ -434,6 +434,30 @@ def test_sequence_first_layers_are_not_mistaken(t):
     assert close(rows, reference)
 
 
+class Causal(nn.Module):
+    """Attention over (t, n, d) with a mask (t, t)."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.out = nn.TransformerEncoderLayer(4, 2, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        t = x.shape[1]
+        mask = torch.ones(t, t, dtype=torch.bool).triu(1)
+        return self.out(self.layer(x.transpose(0, 1), src_mask=mask).transpose(0, 1).mean(1))
+
+
+@pytest.mark.parametrize("n", [1, 3, 5, 10])
+def test_attention_over_the_first_axis(n):
+    """Also with as many rows as positions, where the mask could be taken for rows."""
+    torch.manual_seed(0)
+    module, x = Causal().double(), torch.randn(10, 5, 4, dtype=torch.float64)
+    gradients = PerExampleGradients(module, ParameterSpace(module), "hooks")
+    _, reference = PerExampleGradients(module, ParameterSpace(module), "loop").rows(x, towards_sum)
+    found = torch.cat([gradients.rows(part, towards_sum)[1] for part in x.split(n)])
+    assert close(found, reference)
+
+
 class Placed(nn.Module):
     """Positions looked up without a batch axis, parameters of its own, attention over positions."""
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, vjp, vmap
 from torch.nn.utils.parametrize import ParametrizationList
+from torch.utils._pytree import tree_flatten
 
 from trustml.core._layers import (
     Affine,
@@ -91,9 +92,10 @@ class _Seat(NamedTuple):
     inputs: int | None
     outputs: int | None
     shape: torch.Size  # of the input, for one row
+    leaves: tuple[int | None, ...]  # of all arguments
 
 
-_FIRST = _Seat(0, 0, torch.Size())
+_FIRST = _Seat(0, 0, torch.Size(), ())
 
 
 class Hooks(Backend):
@@ -161,9 +163,10 @@ class Hooks(Backend):
                     x, y = _copies(x, n), _copies(y, n)
                 elif seat.inputs and seat.outputs is not None and has_free_axes(layer):
                     x = x.movedim(seat.inputs, 0)
-                elif seat.inputs != 0 or seat.outputs != 0:
+                elif seat.outputs is None or (has_rule(layer) and (seat.inputs or seat.outputs)):
                     raise NotCovered(f"the rows of a {type(layer).__name__} are not its first axis")
-                call = Call(layer, x.detach(), y.detach(), n, args, kwargs, {}, seat.outputs or 0)
+                places = seat.outputs or 0, seat.leaves
+                call = Call(layer, x.detach(), y.detach(), n, args, kwargs, {}, *places)
                 calls.append((own, call))
                 # An edge still means this output after an activation has overwritten it.
                 edges.append(get_gradient_edge(y))
@@ -198,12 +201,13 @@ class Hooks(Backend):
 
     def _find_seats(self, inputs: Inputs) -> list[_Seat]:
         """Return where each call has its rows: the axes that grow with the batch."""
-        shapes: list[list[tuple[torch.Size, torch.Size]]] = []
+        shapes: list[list[list[torch.Size]]] = []
 
         def record(own: dict[str, str]) -> Any:
             def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
                 x = first_tensor((*args, *kwargs.values()))
-                shapes[-1].append((x.shape, first_tensor(out).shape))
+                seen = x, first_tensor(out), *tree_flatten((args, kwargs))[0]
+                shapes[-1].append([getattr(part, "shape", torch.Size()) for part in seen])
 
             return hook
 
@@ -214,10 +218,11 @@ class Hooks(Backend):
                 self._hooked(record, self.tensors(graph=False), part)
         if len(shapes[0]) != len(shapes[1]):
             raise NotCovered("a layer is called another number of times for another batch")
-        return [
-            _Seat(_grown(x, more), _grown(y, more_y), x)
-            for (x, y), (more, more_y) in zip(*shapes, strict=True)
-        ]
+        seats = []
+        for one, two in zip(*shapes, strict=True):
+            x, y, *leaves = (_grown(a, b) for a, b in zip(one, two, strict=True))
+            seats.append(_Seat(x, y, one[0], tuple(leaves)))
+        return seats
 
     def _others(self, inputs: Inputs, u: Tensor) -> list[dict[str, Term]]:
         """Return the terms of parameters that belong to no layer, for each direction."""

@@ -27,8 +27,9 @@ class Call(NamedTuple):
     """One call of a layer: its input, and the gradient with respect to its output.
 
     ``args`` and ``kwargs`` are all that the layer was given, ``input`` the first of it. ``held``
-    keeps what does not depend on the gradient from one direction to the next; ``axis`` is where
-    the gradient has its rows.
+    keeps what does not depend on the gradient from one direction to the next. ``axis`` is where the
+    output had its rows, ``axes`` where each leaf of the arguments has them, None for nowhere; the
+    gradient has them first.
     """
 
     layer: Any
@@ -39,6 +40,7 @@ class Call(NamedTuple):
     kwargs: dict[str, Any] = {}  # noqa: RUF012  never changed
     held: dict[str, Tensor] = {}  # noqa: RUF012  each call is given its own
     axis: int = 0
+    axes: tuple[int | None, ...] = ()
 
     def once(self, make: Callable[[], Tensor]) -> Tensor:
         """Return what ``make`` gave when a direction first asked for it."""
@@ -115,12 +117,12 @@ def _by_vmap(call: Call, own: Collection[str], dtype: torch.dtype) -> dict[str, 
 
     leaves, form = tree_flatten((call.args, call.kwargs))
     leaves = [full(x) if isinstance(x, Tensor) else x for x in leaves]
-    batched = [isinstance(x, Tensor) and x.shape[:1] == torch.Size([rows]) for x in leaves]
-    inputs = [_by_row(x, n) for x, yes in zip(leaves, batched, strict=True) if yes]
+    axes = call.axes or tuple(_first_axis(x, rows) for x in leaves)
+    inputs = [_by_row(x, n, axis) for x, axis in zip(leaves, axes, strict=True) if axis is not None]
 
     def one(d: Tensor, *parts: Tensor) -> dict[str, Tensor]:
         given = iter(parts)
-        filled = [next(given) if yes else x for x, yes in zip(leaves, batched, strict=True)]
+        filled = [x if axis is None else next(given) for x, axis in zip(leaves, axes, strict=True)]
         args, kwargs = tree_unflatten(filled, form)
 
         def output(selected: dict[str, Tensor]) -> Tensor:
@@ -132,7 +134,8 @@ def _by_vmap(call: Call, own: Collection[str], dtype: torch.dtype) -> dict[str, 
         return gradients
 
     with without_vmap_notice():
-        found = vmap(one)(_by_row(full(call.gradient), n), *inputs)
+        outputs = full(call.gradient).movedim(0, call.axis)
+        found = vmap(one)(_by_row(outputs, n, call.axis), *inputs)
     return {name: Dense(g.detach().reshape(n, -1).to(dtype)) for name, g in found.items()}
 
 
@@ -150,8 +153,13 @@ def _plain(x: Any, dtype: torch.dtype) -> Any:
     return x.detach().to(dtype) if x.is_floating_point() else x.detach()
 
 
-def _by_row(x: Tensor, n: int) -> Tensor:
-    return x.reshape(n, len(x) // n, *x.shape[1:])
+def _by_row(x: Tensor, n: int, axis: int) -> Tensor:
+    split = (*x.shape[:axis], n, x.shape[axis] // n, *x.shape[axis + 1 :])
+    return x.reshape(split).movedim(axis, 0)
+
+
+def _first_axis(x: Any, rows: int) -> int | None:
+    return 0 if isinstance(x, Tensor) and x.shape[:1] == torch.Size([rows]) else None
 
 
 def first_tensor(out: Any) -> Tensor:
