@@ -21,6 +21,8 @@ from trustml.ihvp.solvers.probing import choose_preconditioner
 BLOCK = 64
 # Bytes for search directions that are kept, to stay conjugate to them and to start later blocks.
 _HISTORY = 2**28
+# Bytes for the eight float64 vectors that a column of a block has.
+_WORK = 2**31
 # Below so many units of its rounding, a float32 product cannot judge a residual.
 _JUDGE = 100.0
 
@@ -68,6 +70,7 @@ class ConjugateGradientFactorization(Factorization):
         self.operator, self.tol = operator, tol
         self._max_iterations = max_iterations or min(10 * operator.size, 2000)
         self.method, self.method_reason = "cg", reason
+        self._block = max(1, min(BLOCK, _WORK // (64 * operator.size)))
         self._history = self._fresh()
         self._choosing = isinstance(preconditioner, str) and preconditioner == "auto"
         self.preconditioner = build_preconditioner(
@@ -92,13 +95,19 @@ class ConjugateGradientFactorization(Factorization):
         spent = 0
         if self._choosing:
             choice = choose_preconditioner(
-                self.operator, self._matrix, b, self.tol, self._max_iterations, BLOCK, _HISTORY
+                self.operator,
+                self._matrix,
+                b,
+                self.tol,
+                self._max_iterations,
+                self._block,
+                _HISTORY,
             )
             self.preconditioner, self._history = choice.preconditioner, choice.history
             self.method_reason += f"; {choice.reason}"
             self._choosing, spent = False, choice.products
         parts: list[Applied] = []
-        for block in torch.split(b, BLOCK, dim=1):
+        for block in torch.split(b, self._block, dim=1):
             part, open_columns = self._solve_block(block, self._history)
             if part.status is Status.NEGATIVE_CURVATURE:
                 # The space that the columns share met it: see which of them do so on their own.
