@@ -147,12 +147,6 @@ def without_vmap_notice() -> Iterator[None]:
         yield
 
 
-def _plain(x: Any, dtype: torch.dtype) -> Any:
-    if not isinstance(x, Tensor):
-        return x
-    return x.detach().to(dtype) if x.is_floating_point() else x.detach()
-
-
 def _by_row(x: Tensor, n: int, axis: int) -> Tensor:
     split = (*x.shape[:axis], n, x.shape[axis] // n, *x.shape[axis + 1 :])
     return x.reshape(split).movedim(axis, 0)
