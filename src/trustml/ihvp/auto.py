@@ -29,7 +29,9 @@ _CHEAP = 2e10
 _FLOPS = 12
 # Iterations of CG: what it may be taken to need unseen, the least that it could need, and what is
 # tried on how many columns before a choice that depends on them.
-_ITERATIONS, _LEAST, _TRIED, _COLUMNS = 30, 3, 20, 8
+_ITERATIONS, _LEAST, _TRIED, _COLUMNS = 30, 2, 20, 8
+# Directions that many columns need together, in those of a probe (measured on digits: 2 to 3).
+_SHARED = 3
 # Numbers a row in the factors of the output Hessians, above which their norms are not asked for.
 _FACTORS = 2**16
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -251,7 +253,10 @@ def _products_needed(A: LinearOperator, columns: int, tol: float, most: float) -
     left = 1.0 if found.residual is None else float(found.residual.norm(dim=0).max())
     left /= A.size**0.5
     longer = math.log(tol) / math.log(left) if tol < left < 0.9 else 1.0 if left <= tol else 50.0
-    return found.products * max(1.0, longer) * columns / tried
+    # Many columns share a space of search directions: at most what each would take alone, as a
+    # rule some probes' worth of directions and two products a column.
+    spent = found.products * max(1.0, longer)
+    return min(spent * columns / tried, _SHARED * spent + 2 * columns)
 
 
 def _product_flops(A: LinearOperator) -> float:

@@ -12,6 +12,7 @@ from trustml.core.batches import Batch, map_batches
 from trustml.core.losses import Autodiff, CrossEntropy, OutputLoss
 from trustml.ihvp._intake import check_dense
 from trustml.ihvp.graphs import GraphSum, Product, backward_columns, join, split
+from trustml.ihvp.last_layer import is_linear, linear_dense, linear_diagonal
 from trustml.ihvp.objective import Objective, check_objective
 from trustml.ihvp.operators import FactoredOperator
 
@@ -109,11 +110,18 @@ class GaussNewton(FactoredOperator):
 
     def dense(self) -> Tensor:
         """Return the matrix in float64, computed in float64."""
-        return dense_from_factors(self.double())
+        exact = self.double()
+        if not is_linear(exact.objective):
+            return dense_from_factors(exact)
+        total = linear_dense(exact.objective).mul_(self.scale)
+        total.diagonal().add_(exact.shift)
+        return total
 
     def diagonal(self) -> Tensor:
-        """Return the diagonal of shape (p,), from one pass over the factors."""
-        return diagonal_from_factors(self)
+        """Return the diagonal of shape (p,), from one pass over the data."""
+        if not is_linear(self.objective):
+            return diagonal_from_factors(self)
+        return (self.scale * linear_diagonal(self.objective) + self.shift).to(self.dtype)
 
     def double(self) -> GaussNewton:
         """Return the same matrix with products in float64."""
@@ -213,7 +221,7 @@ def sandwich(outputs: Tensor, parameters: list[Tensor], curve: Product) -> Produ
 
     def product(vectors: Tensor) -> Tensor:
         (tangents,) = backward_columns(transposed, [dummy], split(vectors, parameters))
-        curved = torch.stack([curve(tangent) for tangent in tangents])
+        curved = torch.vmap(curve)(tangents)
         return join(backward_columns([outputs], parameters, [curved]))
 
     return product
