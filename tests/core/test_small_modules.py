@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from torch import nn
 
 from trustml.core import progress
-from trustml.core.modes import evaluating
+from trustml.core.modes import evaluating, flushing_subnormals
 from trustml.core.optional import require, require_submodule
 from trustml.core.random import numpy_generator, row_uniforms, torch_generator
 from trustml.core.results import Result
@@ -257,6 +257,43 @@ def test_no_bar_without_a_terminal(capsys):
 
 
 # modes
+
+
+def _tiny():
+    """What is left of a subnormal float32: 0 where they are flushed."""
+    return float(torch.tensor(1e-30) * torch.tensor(1e-10))
+
+
+def test_subnormal_numbers_are_flushed_inside_alone():
+    def fail():
+        with flushing_subnormals():
+            with flushing_subnormals():
+                assert _tiny() == 0
+            assert _tiny() == 0
+            raise KeyError
+
+    assert _tiny() > 0
+    with pytest.raises(KeyError):
+        fail()
+    assert _tiny() > 0
+    torch.set_flush_denormal(True)  # what the user set stays
+    try:
+        with flushing_subnormals():
+            assert _tiny() == 0
+        assert _tiny() == 0
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def test_worker_threads_do_not_keep_the_flush():
+    code = (
+        "import torch; from trustml.core.modes import flushing_subnormals as f\n"
+        "torch.set_num_threads(3); a, b = torch.full((2**20,), 1e-30), 1e-10\n"
+        "with f(): torch.ones(2**20) * 2\n"
+        "print(bool((a * b > 0).all()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
 
 
 def test_evaluating_restores_every_flag():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -13,6 +16,43 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from trustml.core._twice import twice_differentiable
 
 _PRECISION: ContextVar[torch.dtype | None] = ContextVar("trustml_precision", default=None)
+_POOL = threading.local()
+_NORMAL = sys.float_info.min  # half of it is subnormal
+# numpy warns if it first looks at these while subnormal numbers are flushed.
+np.finfo(np.float32), np.finfo(np.float64)
+
+
+@contextmanager
+def flushing_subnormals() -> Iterator[None]:
+    """Let numbers below 1e-38 (float32) or 1e-308 be zero, on this thread: processors crawl there.
+
+    Gradients of a confident model are full of them: its matrix products take three times as long.
+
+    Yields
+    ------
+    None
+
+    Examples
+    --------
+    >>> with flushing_subnormals():
+    ...     float(torch.tensor(1e-30) * torch.tensor(1e-10))
+    0.0
+    >>> float(torch.tensor(1e-30) * torch.tensor(1e-10)) > 0
+    True
+    """
+    if _NORMAL / 2 == 0:  # set already
+        yield
+        return
+    threads = torch.get_num_threads()
+    if threads > 1 and getattr(_POOL, "threads", 1) != threads:
+        # Workers inherit the mode of who starts them: have them start before it is set.
+        torch.zeros(2**18).add_(1)
+        _POOL.threads = threads
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 @contextmanager
@@ -21,7 +61,8 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
 
     Attention runs with the plain (math) kernel meanwhile: fused kernels and fast paths have no
     second derivatives, and give a row other numbers alone than in a batch. What else torch cannot
-    differentiate twice (EmbeddingBag), or does wrongly (weight norm), is written out.
+    differentiate twice (EmbeddingBag), or does wrongly (weight norm), is written out. Subnormal
+    numbers are zero, which is faster.
 
     Parameters
     ----------
@@ -52,7 +93,7 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
         ) in flags:  # not module.eval(): what is exported refuses it, adapters merge in it
             part.training = False
         torch.backends.mha.set_fastpath_enabled(False)
-        with sdpa_kernel(SDPBackend.MATH), twice_differentiable(module):
+        with sdpa_kernel(SDPBackend.MATH), twice_differentiable(module), flushing_subnormals():
             yield module
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
