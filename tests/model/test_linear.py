@@ -93,6 +93,13 @@ def test_binary(name, cancer):
     assert stationary(model) < 1e-6
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # defaults that scikit-learn 1.8 announces
+def test_cross_validated_with_the_defaults(cancer):
+    X, y = cancer
+    estimator = LogisticRegressionCV(Cs=[0.1], cv=3, **TIGHT).fit(X, y)
+    assert stationary(wrap(estimator, train=(X, y))) < 1e-6
+
+
 @pytest.mark.parametrize("name", MULTICLASS)
 def test_multiclass(name, iris):
     X, y = iris

@@ -118,7 +118,8 @@ def _logistic(estimator: Any, labels: NDArray[Any] | None) -> Fit | None:
     if penalty == "deprecated":
         ratio = getattr(estimator, "l1_ratio", None)
         ratio = getattr(estimator, "l1_ratio_", ratio) if hasattr(estimator, "C_") else ratio
-        ratio = float(np.ravel(ratio)[0]) if ratio is not None else 0.0
+        ratio = np.ravel(ratio)[0] if ratio is not None else None  # [None] where CV had one choice
+        ratio = 0.0 if ratio is None else float(ratio)
         penalty = "l2" if ratio == 0 else "elasticnet"
     if penalty is None:
         C = np.inf
