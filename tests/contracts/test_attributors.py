@@ -270,6 +270,22 @@ def test_half_precision_keeps_the_scores(case, kind):
     assert float((got.double() - want).norm() / want.norm()) < 0.1
 
 
+@pytest.mark.filterwarnings("ignore::trustml.warnings.ConvergenceWarning")  # bfloat16 rounds
+@pytest.mark.parametrize("how", [{"curvature": "ekfac"}, {"method": "cg"}, {"method": "dual"}])
+def test_half_precision_goes_with_each_way_to_solve(case, how):
+    net, X, y = case
+    rough = copy.deepcopy(net).bfloat16(), X.bfloat16(), y
+    fine, half = (
+        InfluenceFunctions(wrapped(c), damping=0.1, correction="none", **how).fit()
+        for c in (case, rough)
+    )
+    want, got = fine.scores(X[N:], y[N:]).values, half.scores(X[N:].bfloat16(), y[N:]).values
+    assert float((got.double() - want).norm() / want.norm()) < 0.1
+    for scale in ("effect", "raw"):
+        own, rounded = fine.self_influence(scale), half.self_influence(scale)
+        assert np.linalg.norm(rounded - own) < 0.1 * np.linalg.norm(own)
+
+
 @each
 def test_a_module_without_layers_to_hook_gives_the_same(case, kind):
     net, X, y = case

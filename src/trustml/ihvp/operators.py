@@ -344,7 +344,7 @@ def diagonal_from_products(operator: LinearOperator) -> Tensor:
 def check_columns(
     operator: LinearOperator, vectors: Tensor, name: str, wide: bool = False
 ) -> Tensor:
-    """Return ``vectors`` as (p, k), or say what is wrong; ``wide`` lets float64 pass, too."""
+    """Return ``vectors`` as (p, k), or say what is wrong; ``wide`` lets wider types pass, too."""
     if not isinstance(vectors, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(vectors).__name__}")
     if vectors.ndim not in (1, 2) or vectors.shape[0] != operator.size:
@@ -352,7 +352,8 @@ def check_columns(
             f"{name} must have shape ({operator.size},) or ({operator.size}, k), "
             f"got {tuple(vectors.shape)}"
         )
-    if vectors.dtype != operator.dtype and not (wide and vectors.dtype == torch.float64):
+    wider = torch.promote_types(vectors.dtype, operator.dtype) == vectors.dtype
+    if vectors.dtype != operator.dtype and not (wide and wider):
         raise ValueError(
             f"{name} is {vectors.dtype} but the operator is {operator.dtype}; "
             f"use {name}.to({operator.dtype})"

@@ -367,8 +367,8 @@ class InfluenceFunctions(BaseEstimator):
         return self._steps
 
     def _own(self, x: Tensor) -> Tensor:
-        """Return a result in the model's dtype."""
-        return x.to(self.objective_.space.dtype)
+        """Return a result in the model's dtype, of a half-precision model in float32."""
+        return x.to(torch.promote_types(self.objective_.space.dtype, torch.float32))
 
     def _n_outputs(self) -> int:
         data = self.objective_.data
