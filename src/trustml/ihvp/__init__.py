@@ -11,6 +11,7 @@ from trustml.ihvp.gauss_newton import GaussNewton
 from trustml.ihvp.hessian import Hessian
 from trustml.ihvp.input_hessian import InputHessian
 from trustml.ihvp.kfac import Kfac
+from trustml.ihvp.last_layer import on_features
 from trustml.ihvp.lowrank import LowRankApproximation
 from trustml.ihvp.matrices import Dense, Diagonal, MatrixFree
 from trustml.ihvp.objective import Objective
@@ -48,6 +49,7 @@ __all__ = [
     "curvature",
     "downdate",
     "factorize",
+    "on_features",
     "solve",
     "top_eigenpairs",
 ]

@@ -13,6 +13,7 @@ from trustml.core.random import RandomState
 from trustml.ihvp._fisher_roots import FisherKind, FisherRoots, refuse_function
 from trustml.ihvp.gauss_newton import (
     FACTOR_BUDGET,
+    GaussNewton,
     dense_from_factors,
     diagonal_from_factors,
     sandwich,
@@ -131,10 +132,14 @@ class Fisher(FactoredOperator):
 
     def dense(self) -> Tensor:
         """Return the matrix in float64, computed in float64."""
+        if self.samples is None:
+            return GaussNewton(self.objective).dense()
         return dense_from_factors(self.double())
 
     def diagonal(self) -> Tensor:
         """Return the diagonal of shape (p,), from one pass over the factors."""
+        if self.samples is None:
+            return GaussNewton(self.objective).diagonal()
         return diagonal_from_factors(self)
 
     def double(self) -> Fisher:

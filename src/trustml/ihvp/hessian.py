@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 
 from trustml.core.batches import Batch
+from trustml.core.losses import Autodiff
+from trustml.ihvp.gauss_newton import GaussNewton
 from trustml.ihvp.graphs import GraphSum, Product, backward_columns, join, split
+from trustml.ihvp.last_layer import is_linear
 from trustml.ihvp.objective import Objective, check_objective
 from trustml.ihvp.operators import LinearOperator, dense_from_products, diagonal_from_products
 
@@ -52,6 +55,8 @@ class Hessian(LinearOperator):
     def dense(self) -> Tensor:
         """Return the matrix in float64, computed in float64."""
         exact = self.double()
+        if is_linear(exact.objective) and not isinstance(exact.objective.loss, Autodiff):
+            return GaussNewton(exact.objective).dense()  # the same, without products
         return dense_from_products(exact)
 
     def diagonal(self) -> Tensor:

@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
 from trustml.core.validation import check_choice, check_positive_int, restore
-from trustml.ihvp import Solution, choose_damping, curvature, factorize
+from trustml.ihvp import Solution, choose_damping, curvature, factorize, on_features
 from trustml.influence._leverage import (
     EXACT,
     LeaveOneOut,
@@ -119,21 +119,25 @@ class InfluenceFunctions(BaseEstimator):
         objective = model.objective
         if self.parameters is not None:
             objective = objective.restrict(self.parameters)
-        operator = curvature(self.curvature, objective)
-        damping = choose_damping(operator, objective, self.damping)
+        # Of the training rows, a last layer is only asked what it does with their features.
+        own = on_features(objective)
+        operator = curvature(self.curvature, own)
+        damping = choose_damping(operator, own, self.damping)
         inverse = factorize(operator + damping, self.method)
         # Direct solves are exact to rounding, so the gradients are taken without rounding, too.
-        self._exact = objective.double() if inverse.method in EXACT else objective
+        exact = inverse.method in EXACT
+        rows = own.double() if exact else own
+        self._trained, self._raw = own, TrainRows(rows)
+        self._exact = rows if own is objective else objective.double() if exact else objective
         self.model_, self.objective_, self.operator_ = model, objective, operator
         self.damping_, self.inverse_ = damping, inverse
-        self._raw = TrainRows(self._exact)
         self._steps: LeaveOneOut | None = None
         self.correction_, self.correction_reason_ = choose_correction(
             self.correction, operator, inverse, self._n_outputs()
         )
         self._effects = self._raw
         if self.correction_ == "leverage":
-            self._effects = TrainRows(self._exact, self._leave_one_out().cotangents)
+            self._effects = TrainRows(rows, self._leave_one_out().cotangents)
         return self
 
     def scores(
@@ -213,7 +217,7 @@ class InfluenceFunctions(BaseEstimator):
             Predicted, without refits; exact for ridge.
         """
         self._check_fitted()
-        objective = self._exact
+        objective = self._raw.objective
         outputs = objective.collect(lambda batch: objective.outputs(batch.inputs))
         return self._own(outputs + self._leave_one_out().shifts)
 
@@ -351,14 +355,14 @@ class InfluenceFunctions(BaseEstimator):
 
     def _newton_step(self, rows: Tensor, most: int = 1) -> Tensor:
         step, self.removal_ = newton_step(
-            self.objective_, self.curvature, self.damping_, self.inverse_, self._raw, rows, most
+            self._trained, self.curvature, self.damping_, self.inverse_, self._raw, rows, most
         )
         return step
 
     def _leave_one_out(self) -> LeaveOneOut:
         if self._steps is None:
             self._steps = leave_one_out_steps(
-                self._exact,
+                self._raw.objective,
                 self.inverse_,
                 self._raw.cotangents,
                 correct=self.correction_ == "leverage",
