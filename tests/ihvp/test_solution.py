@@ -5,6 +5,7 @@ import torch
 
 from trustml import ihvp
 from trustml.ihvp.solvers.spectral import SpectralFactor
+from trustml.warnings import ConvergenceWarning
 
 
 def hopeless():
@@ -59,3 +60,38 @@ def test_large_semidefinite_matrices_are_deflated(n_null, monkeypatch):
 
 def test_a_factorisation_says_what_it_is():
     assert "p=2, tol=0.001; asked for" in repr(ihvp.factorize(hopeless()[0], "cholesky"))
+
+
+@pytest.mark.parametrize("method", ["cholesky", "dual", "cg", "minres", "lanczos"])
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_a_right_hand_side_may_be_of_any_size(objective, columns, method, size):
+    A = ihvp.GaussNewton(objective) + 0.1
+    inverse = ihvp.factorize(A, method, tol=1e-9)
+    usual, odd = inverse.solve(columns), inverse.solve(size * columns)
+    torch.testing.assert_close(odd.x / size, usual.x, rtol=0, atol=1e-7)
+    assert bool(odd.converged.all())
+    product = A.matmat(odd.x / size)
+    true = (product - columns).norm(dim=0) / columns.norm(dim=0)
+    torch.testing.assert_close(odd.relative_residual, true, rtol=1e-3, atol=1e-12)
+    torch.testing.assert_close(inverse.apply(size * columns) / size, usual.x, rtol=0, atol=1e-7)
+
+
+def test_tiny_columns_that_no_x_solves_are_not_called_solved():
+    A = ihvp.Dense(torch.diag(torch.tensor([1.0, 0.0], dtype=torch.float64)), is_psd=True)
+    with pytest.warns(ConvergenceWarning):
+        solution = ihvp.solve(A, torch.full((2,), 1e-200, dtype=torch.float64), "cholesky")
+    assert float(solution.relative_residual) == pytest.approx(0.5**0.5)
+
+
+def test_an_answer_that_overflows_is_refused():
+    with pytest.raises(ValueError, match="overflows"):
+        ihvp.solve(ihvp.Dense(1e-30 * torch.eye(3)), torch.full((3,), 1e20))
+
+
+@pytest.mark.parametrize("method", ["cholesky", "dual", "lanczos", "nystrom"])
+def test_a_matrix_of_zeros_is_solved_by_zero(method):
+    A = ihvp.Diagonal(torch.zeros(4)) if method == "dual" else ihvp.Dense(torch.zeros(4, 4))
+    with pytest.warns(ConvergenceWarning):
+        solution = ihvp.solve(A, torch.ones(4), method)
+    assert solution.status is ihvp.Status.RANK_DEFICIENT
+    assert torch.equal(solution.x, torch.zeros(4))

@@ -110,18 +110,22 @@ class Factorization(ABC):
             # A view where no column is left out: copies of a large block are dear.
             every = bool(nonzero.all())
             b = columns[:, part] if every else columns[:, part][:, nonzero]
-            # A power of two: scaling rounds nothing.
-            scale = torch.exp2(b.double().abs().amax(dim=0).log2().floor())
-            applied = self._apply(b.double() / scale)
+            unit, scale = _scaled(b)
+            applied = self._apply(unit)
             answer = (applied.x * scale).to(columns.dtype)
-            found = answer.double()
+            if not bool(torch.isfinite(answer).all()):
+                raise ValueError(
+                    f"the answer overflows {columns.dtype}: right-hand sides are as large as "
+                    f"{float(b.abs().max()):.1e} for this matrix; scale them, or the loss"
+                )
+            found = answer.double() / scale
             error, products = applied.residual, products + applied.products
             if applied.norms is not None:
                 norms = applied.norms
-            elif error is not None and torch.equal(found / scale, applied.x):
-                norms = relative_norms(error, b.double() / scale)
+            elif error is not None and torch.equal(found, applied.x):
+                norms = relative_norms(error, unit)
             else:
-                norms = relative_norms(b.double() - self._product(found), b)
+                norms = relative_norms(unit - self._product(found), unit)
                 products += found.shape[1]
             place = torch.arange(start, start + len(nonzero), device=x.device)[nonzero]
             where = part if every else place
@@ -162,7 +166,8 @@ class Factorization(ABC):
         x = torch.zeros_like(columns)
         nonzero = (columns != 0).any(dim=0)
         if bool(nonzero.any()):
-            x[:, nonzero] = self._apply(columns[:, nonzero].double()).x.to(columns.dtype)
+            unit, scale = _scaled(columns[:, nonzero])
+            x[:, nonzero] = (self._apply(unit).x * scale).to(columns.dtype)
         return x[:, 0] if B.ndim == 1 else x
 
     def quadratic_form(self, B: Tensor) -> Tensor:
@@ -179,7 +184,8 @@ class Factorization(ABC):
             In the dtype of ``B``.
         """
         columns = self._check(B)
-        return self._quadratic_form(columns.double()).to(columns.dtype)
+        unit, scale = _scaled(columns)
+        return (self._quadratic_form(unit) * scale.square()).to(columns.dtype)
 
     def _check(self, B: Tensor) -> Tensor:
         columns = check_columns(self.operator, B, "B", wide=True)
@@ -248,6 +254,15 @@ class _Exact:
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.operator.matmat(x.to(self.operator.dtype)).double()
+
+
+def _scaled(b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return float64 columns of size one, and what they were divided by: norms cannot overflow."""
+    b = b.double()
+    size = b.abs().amax(dim=0)
+    # A power of two: scaling rounds nothing.
+    scale = torch.where(size > 0, torch.exp2(size.log2().floor()), 1.0)
+    return b / scale, scale
 
 
 NOT_FINITE = (

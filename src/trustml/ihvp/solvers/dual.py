@@ -268,7 +268,7 @@ class _RangeOnly:
         values, vectors = torch.linalg.eigh(rows @ rows.T)
         keep = values > RANK_TOLERANCE * math.sqrt(len(values)) * values[-1]
         self._values, self._vectors = values[keep], vectors[:, keep]
-        self._full = int(keep.sum()) == rows.shape[1]
+        self._full = 0 < int(keep.sum()) == rows.shape[1]
         if self._full:
             self.status = Status.CONVERGED
         self._rows = rows
