@@ -49,15 +49,15 @@ class Block:
 
     def rotate(self, rows: Tensor) -> Tensor:
         """Return the coordinates (k, o, m) of rows (k, p) in the eigenbasis."""
-        o, m = self.where.shape
-        turned = self._pick(rows).reshape(-1, m) @ self.inner.to(rows.dtype)
-        return self.outer.to(rows.dtype).T @ turned.reshape(len(rows), o, m)
+        (o, m), (outer, inner) = self.where.shape, self._bases(rows.dtype)
+        turned = self._pick(rows).reshape(-1, m) @ inner
+        return outer.T @ turned.reshape(len(rows), o, m)
 
     def restore(self, coordinates: Tensor, out: Tensor) -> None:
         """Write rows of these coordinates (k, o, m) to their places in ``out`` (k, p)."""
-        k, o, m = coordinates.shape
-        turned = self.outer.to(out.dtype) @ coordinates
-        turned = (turned.reshape(-1, m) @ self.inner.to(out.dtype).T).reshape(k, o, m)
+        (k, o, m), (outer, inner) = coordinates.shape, self._bases(out.dtype)
+        turned = outer @ coordinates
+        turned = (turned.reshape(-1, m) @ inner.T).reshape(k, o, m)
         if self._runs is None:
             out.index_copy_(1, self.where.reshape(-1), turned.reshape(k, -1))
             return
@@ -66,6 +66,14 @@ class Block:
         out[:, weights] = turned[:, :, :width].reshape(k, -1)
         if bias is not None:
             out[:, bias] = turned[:, :, -1]
+
+    def _bases(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return the eigenvectors in a precision; rounding them anew for each product is dear."""
+        return (self.outer, self.inner) if dtype == self.outer.dtype else self._single
+
+    @cached_property
+    def _single(self) -> tuple[Tensor, Tensor]:
+        return self.outer.float(), self.inner.float()
 
     def _pick(self, rows: Tensor) -> Tensor:
         if self._runs is None:

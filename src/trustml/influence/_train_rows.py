@@ -46,6 +46,7 @@ class TrainRows:
         self.objective, self._given = objective, cotangents
         self._fits = len(objective.data) * objective.space.size <= BUDGET
         self._held: Tensor | None = None
+        self._asked = False
 
     @property
     def cotangents(self) -> Tensor:
@@ -56,8 +57,9 @@ class TrainRows:
 
     def dot(self, vectors: Tensor) -> Tensor:
         """Return the gradients times ``vectors`` (p, k), shape (n, k)."""
-        if self._fits:
+        if self._fits and self._asked:
             return self._all() @ vectors
+        self._asked = True  # rows are worth holding from the second question on
         gradients = self.objective.gradients
 
         def part(batch: Batch) -> Tensor:
@@ -87,6 +89,7 @@ class TrainRows:
     def _all(self) -> Tensor:
         if self._held is None:
             self._held = self._compute(torch.arange(len(self.objective.data)))
+            self._asked = True
         return self._held
 
     def _compute(self, indices: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor
 
+from trustml.core.modes import flushing_subnormals
 from trustml.ihvp._kronecker import Block, KroneckerOperator
 from trustml.ihvp.ekfac import Ekfac
 from trustml.ihvp.kfac import Kfac
@@ -19,7 +20,11 @@ from trustml.ihvp.operators import Damped, LinearOperator, Scaled, leaves, total
 from trustml.ihvp.solution import Status
 from trustml.ihvp.solvers.base import NOT_FINITE, Applied, Factorization
 from trustml.ihvp.solvers.blocks import as_blocks
+from trustml.ihvp.solvers.compressed import SINGLE
 from trustml.ihvp.solvers.spectral import RANK_TOLERANCE
+
+# Eigenvalues within this of one, on either side, may be divided by in float32.
+_FAR = 1e-25
 
 
 def as_kronecker(operator: LinearOperator) -> tuple[KroneckerOperator, float] | None:
@@ -83,7 +88,9 @@ class _KroneckerFactorization(Factorization):
         self.method = type(approximation).__name__.lower()
         self.method_reason = f"{reason}: {told}"
         self.approximation = approximation
-        self._exact = operator.double()
+        # Rounding in float32 hides nothing where the tolerance is far above it.
+        single = found is not None and tol >= SINGLE
+        self._exact = operator if single else operator.double()
         damping = total_damping(operator)[0]
         self._blocks = [_Inverse(block, scale, damping) for block in approximation.blocks]
         self._rest = scale * (approximation.rest_values + approximation.shift[approximation.rest])
@@ -101,6 +108,8 @@ class _KroneckerFactorization(Factorization):
         for block in self._blocks:
             block.drop(null)
         self._rest_inverse = torch.where(self._rest > null, 1 / self._rest, 0.0)
+        fits = _FAR < self._min and max(largest) < 1 / _FAR
+        self._dtype = operator.dtype if fits else torch.float64
 
     def _approximate(self, operator: LinearOperator) -> KroneckerOperator:
         objectives = [getattr(leaf, "objective", None) for leaf in leaves(operator)]
@@ -114,15 +123,20 @@ class _KroneckerFactorization(Factorization):
         return self.kind(known[0])
 
     def _apply(self, b: Tensor) -> Applied:
-        x = torch.empty_like(b)
-        x[self.approximation.rest] = self._rest_inverse[:, None] * b[self.approximation.rest]
-        for block in self._blocks:
-            block.solve(b, x)
+        with flushing_subnormals():
+            b = b.to(self._dtype)
+            x = torch.empty_like(b)
+            rest = self.approximation.rest
+            if len(rest):
+                x[rest] = self._rest_inverse.to(b.dtype)[:, None] * b[rest]
+            for block in self._blocks:
+                block.solve(b, x)
         status = Status.RANK_DEFICIENT if self._singular else self._status
-        return Applied(x, 0, status, self._min)
+        return Applied(x.double(), 0, status, self._min)
 
     def _product(self, x: Tensor) -> Tensor:
-        return self._exact.matmat(x.to(self._exact.dtype)).double()
+        with flushing_subnormals():
+            return self._exact.matmat(x.to(self._exact.dtype)).double()
 
     def _quadratic_form(self, b: Tensor) -> Tensor:
         rest = b[self.approximation.rest].square()
@@ -181,10 +195,11 @@ class _Inverse:
 
     def _divide(self, z: Tensor) -> Tensor:
         """Return the inverse times coordinates (k, o, m)."""
-        divided = self._inverse * z
+        divided = self._inverse.to(z.dtype) * z
         if self._c:
-            pull = (self._z * z).sum(2) * (self._c / self._rest)
-            divided += self._z * pull[:, :, None]
+            along = self._z.to(z.dtype)
+            pull = (along * z).sum(2) * (self._c / self._rest).to(z.dtype)
+            divided += along * pull[:, :, None]
         return divided
 
     def solve(self, b: Tensor, x: Tensor) -> None:
