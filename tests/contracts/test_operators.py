@@ -43,6 +43,9 @@ def make(kind, dtype=torch.float64):
         ihvp.Diagonal: lambda: ihvp.Diagonal(torch.arange(1, 7, dtype=dtype)),
         ihvp.MatrixFree: lambda: ihvp.MatrixFree(lambda v: symmetric(v.dtype) @ v, 6, dtype),
         ihvp.Covariance: lambda: ihvp.Covariance(symmetric(torch.float64)),
+        ihvp.LowRankApproximation: lambda: ihvp.LowRankApproximation(
+            ihvp.GaussNewton(objective(dtype)) + 0.1, rank=5
+        ),
     }
     return special[kind]() if kind in special else kind(objective(dtype))
 
