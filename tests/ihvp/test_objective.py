@@ -263,6 +263,27 @@ def test_a_random_module_is_named(classification):
         Objective(Noisy(5, 3).double(), None, classification())
 
 
+def test_outputs_that_are_nan_are_refused_with_their_rows(classification):
+    X, y = classification()
+    layer = nn.Linear(5, 3).double()
+
+    class UnitRows(nn.Module):
+        def forward(self, x):
+            return x / x.norm(dim=1, keepdim=True)
+
+    X = X.index_fill(0, torch.tensor([1]), 0.0)
+    with pytest.raises(ValueError, match=r"training rows \[1\] are NaN.*0 / 0 in forward"):
+        ihvp.Objective(nn.Sequential(UnitRows(), layer), None, (X, y))
+    with torch.no_grad():
+        layer.bias[0] = float("nan")
+    with pytest.raises(ValueError, match="are NaN in eval mode; look for NaN weights"):
+        ihvp.Objective(layer, None, (X, y))
+    # A class that is ruled out has a logit of -inf.
+    with torch.no_grad():
+        layer.bias[0] = -float("inf")
+    assert ihvp.Objective(layer, None, (X, y.clamp(1))).n == len(X)
+
+
 def test_callers_may_have_switched_gradients_off(objective, columns):
     expected = ihvp.Hessian(objective) @ columns, ihvp.GaussNewton(objective) @ columns
     with torch.no_grad():

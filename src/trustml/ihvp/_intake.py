@@ -15,7 +15,7 @@ from trustml.core.distributed import check_alike
 from trustml.core.losses import OutputLoss, as_loss
 from trustml.core.memory import check_fits
 from trustml.core.parameters import ParameterSpace
-from trustml.warnings import BackendWarning
+from trustml.warnings import BackendWarning, DeterminismWarning
 
 if TYPE_CHECKING:
     from trustml.ihvp.objective import Objective
@@ -60,6 +60,23 @@ def check_module(module: nn.Module) -> None:
                 "(track_running_stats=False), so that no row has a loss of its own; train it with "
                 "running statistics"
             )
+
+
+def check_outputs(outputs: Tensor, again: Tensor) -> None:
+    """Refuse NaN for the first training rows; warn if a second call gave something else."""
+    bad = outputs.isnan().reshape(len(outputs), -1).any(1).nonzero().flatten().tolist()
+    if bad:
+        raise ValueError(
+            f"the module's outputs for training rows {bad} are NaN in eval mode; look for NaN "
+            "weights (a training run that diverged), buffers or inputs, or for 0 / 0 in forward()"
+        )
+    if not torch.equal(outputs, again):
+        warnings.warn(
+            "two identical calls of the module gave different outputs, in eval mode: its "
+            "curvature is random too; remove the randomness from forward()",
+            DeterminismWarning,
+            stacklevel=3,
+        )
 
 
 def refuse_shape(module: nn.Module, inputs: Inputs, error: RuntimeError) -> None:

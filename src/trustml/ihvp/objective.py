@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -24,6 +23,7 @@ from trustml.ihvp._fingerprint import fingerprint
 from trustml.ihvp._intake import (
     as_rows,
     check_module,
+    check_outputs,
     check_processes,
     check_rows_fit,
     in_double,
@@ -32,7 +32,6 @@ from trustml.ihvp._intake import (
     resolve,
     shape_of,
 )
-from trustml.warnings import DeterminismWarning
 
 T = TypeVar("T")
 Cotangents = Callable[[Tensor, Inputs, Tensor | None], Tensor]
@@ -84,7 +83,7 @@ class Objective:
     Raises
     ------
     ValueError
-        If the data have no targets, or batch statistics would mix the rows.
+        If the data have no targets, outputs are NaN, or batch statistics would mix the rows.
 
     Examples
     --------
@@ -146,13 +145,7 @@ class Objective:
         outputs = self.outputs(probe.inputs)
         self.loss: OutputLoss = resolve(loss, outputs, probe.targets)
         self.loss(outputs, probe.targets)
-        if not torch.equal(outputs, self.outputs(probe.inputs)):
-            warnings.warn(
-                "two identical calls of the module gave different outputs, in eval mode: its "
-                "curvature is random too; remove the randomness from forward()",
-                DeterminismWarning,
-                stacklevel=2,
-            )
+        check_outputs(outputs, self.outputs(probe.inputs))
         self._gradients: PerExampleGradients | None = None
         check_processes(self.space, len(self.data))
 
