@@ -117,3 +117,16 @@ def test_refuses_what_has_no_small_remainder(task):
         ihvp.solve(ihvp.GaussNewton(J), B, "compressed")  # biases without weight decay
     with pytest.raises(ValueError, match="GaussNewton"):
         ihvp.solve(ihvp.Hessian(J) + 1.0, B, "compressed")
+
+
+def test_no_row_matters_beside_a_large_damping(task):
+    J, B = task
+    A = ihvp.GaussNewton(J) + 1e4
+    inverse = ihvp.factorize(A, "compressed")
+    assert inverse.n_kept == 0
+    solution = inverse.solve(B[:, :5])
+    assert bool(solution.converged.all())
+    torch.testing.assert_close(
+        solution.x, torch.linalg.solve(A.dense(), B[:, :5]), rtol=0, atol=1e-7
+    )
+    assert inverse.logdet() == pytest.approx(float(torch.logdet(A.dense())), rel=1e-6)

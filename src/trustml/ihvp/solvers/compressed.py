@@ -132,7 +132,9 @@ class CompressedFactorization(Factorization):
         self.method = "compressed"
         self.method_reason = f"{reason}; {self.n_kept} of {total} output rows kept"
         self._diagonal = low_rank.diagonal[:, None]
-        rows = low_rank.core.factor_rows(selection.examples, selection.columns)
+        rows = torch.zeros(0, operator.size, dtype=self._exact.dtype, device=operator.device)
+        if self.n_kept:
+            rows = low_rank.core.factor_rows(selection.examples, selection.columns)
         self._rows = rows.mul_(math.sqrt(low_rank.scale))
         self._factor = torch.linalg.cholesky(self._middle())
         generator = torch.Generator().manual_seed(0)
