@@ -21,7 +21,6 @@ from torch import Tensor
 from trustml.core.batches import Batch
 from trustml.core.passes import collect
 from trustml.ihvp import Factorization, LinearOperator, Objective
-from trustml.ihvp.solvers.compressed import CompressedFactorization
 from trustml.influence._train_rows import rows_at_once
 from trustml.warnings import ConvergenceWarning
 
@@ -93,12 +92,9 @@ def choose_correction(
         return wanted, "asked for"
     if not fits:
         return "none", f"a single row cannot be taken out of {kind}"
-    if isinstance(inverse, CompressedFactorization):
-        held = inverse.n_kept
-    elif inverse.method in EXACT:
-        held = operator.size if inverse.method == "cholesky" else n_outputs
-    else:
+    if inverse.method not in EXACT:
         return "none", f"{inverse.method} would solve once for every training output"
+    held = operator.size if inverse.method == "cholesky" else n_outputs
     flops = 6.0 * held * operator.size * n_outputs
     if flops > _BUDGET:
         return "none", f"it would take about {flops:.0e} operations"
