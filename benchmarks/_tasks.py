@@ -55,7 +55,7 @@ class Recipe:
 
 RECIPES = {
     "digits": Recipe(
-        "digits-mlp", steps=400, batch=None, rate=1e-2, weight_decay=0.0, damping=1e-2, seeds=5
+        "digits-mlp", steps=400, batch=None, rate=1e-2, weight_decay=1e-3, damping=1e-2, seeds=5
     ),
     "mnist": Recipe(
         "small-cnn", steps=300, batch=100, rate=5e-3, weight_decay=1e-3, damping=1e-2, seeds=3
