@@ -35,7 +35,7 @@ OURS = [("trustml", "all defaults"), ("trustml", "auto, damping auto"), ("trustm
 QUICK_PEERS = [("pydvl", "Nystroem rank 300"), ("kronfluence", "EK-FAC"), ("dattri", "EK-FAC")]
 PEERS = [
     *QUICK_PEERS, ("pydvl", "Arnoldi rank 100"), ("pydvl", "EK-FAC"),
-    ("curvlinops", "CG (tolerance 1e-6)"), ("curvlinops", "CG (default)"),
+    
     ("curvlinops", "EK-FAC (type-2)"), ("curvlinops", "EK-FAC (Monte Carlo)"),
     ("kronfluence", "EK-FAC (default damping 1e-8)"), ("dattri", "TRAK 512"),
     ("trak", "TRAK 512"), ("captum", "Arnoldi (default)"), ("captum", "Arnoldi (200 of 200)"),
@@ -44,7 +44,7 @@ PEERS = [
 
 BEST_PEERS = [
     ("pydvl", "Nystroem rank 300"), ("pydvl", "Arnoldi rank 100"), ("pydvl", "EK-FAC"),
-    ("curvlinops", "CG (tolerance 1e-6)"), ("curvlinops", "EK-FAC (type-2)"),
+    ("curvlinops", "EK-FAC (type-2)"),
     ("kronfluence", "EK-FAC"), ("captum", "Arnoldi (200 of 200)"),
 ]  # fmt: skip
 
