@@ -159,3 +159,20 @@ def test_a_folder_of_other_scores_is_refused(model, tmp_path):
         )
     with pytest.raises(StoreMismatchError, match=r"settings\.scale \(effect there, raw here\)"):
         fit(damping=0.1).scores(X[:5], Y[:5], scale="raw", store=tmp_path)
+
+
+def test_a_folder_of_another_measure_or_loss_is_refused(model, tmp_path):
+    fitted = influence.InfluenceFunctions(model, damping=0.1).fit()
+    measures = [lambda f, X, y: f[:, 0], lambda f, X, y: -f[:, 0]]
+    fitted.scores(X[:5], measure=measures[0], store=tmp_path / "measured")
+    with pytest.raises(StoreMismatchError, match=r"settings\.measure"):
+        fitted.scores(X[:5], measure=measures[1], store=tmp_path / "measured")
+    net = torch.nn.Linear(X.shape[1], 1)
+    for delta in (1.0, 2.0):
+        loss = torch.nn.HuberLoss(delta=delta)
+        robust = wrap(net, task="regression", train=(X, Y.astype(float)), loss=loss)
+        again = influence.InfluenceFunctions(robust, damping=0.1).fit()
+        if delta == 1:
+            again.scores(X[:5], Y[:5].astype(float), store=tmp_path / "robust")
+    with pytest.raises(StoreMismatchError, match="loss"):
+        again.scores(X[:5], Y[:5].astype(float), store=tmp_path / "robust")

@@ -202,3 +202,11 @@ def test_hashes_tell_types_shapes_and_bits_apart():
     assert len({hash_tensors(*tensors) for tensors in different}) == len(different)
     assert hash_tensors(torch.ones(2, 3).T) == hash_tensors(torch.ones(3, 2))
     assert hash_tensors(torch.tensor(1.0)) != hash_tensors(torch.tensor(2.0))
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
+    path = tmp_path / "scores"
+    path.write_text("")
+    for folder in (path, path / "below"):
+        with pytest.raises(ValueError, match=r"a store is a folder, and .*scores.* is a file"):
+            Store(folder, {})

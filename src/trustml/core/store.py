@@ -144,7 +144,10 @@ class Store:
         return self.folder / f"{name}{ending}"
 
     def _open(self, expected: dict[str, Any]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ValueError(f"a store is a folder, and {error.filename} is a file") from error
         manifest = self.folder / _MANIFEST
         if manifest.exists():
             self._check(expected)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from trustml.core._described import described
 from trustml.core.store import hash_tensors
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def fingerprint(objective: Objective, settings: dict[str, Any]) -> dict[str, Any
             "weights": hash_tensors(*module.state_dict().values()),
         },
         "data": f"{len(objective.data)} rows {_hash(''.join(parts))}",
-        "loss": f"{objective.loss.name} {_hash(_described(objective.loss))}",
+        "loss": f"{objective.loss.name} {described(objective.loss)}",
         "parameters": f"{space.size} {_hash(str(space.names))} {space.dtype}",
         "weight_decay": hash_tensors(objective.weight_decay),
         "n": objective.n,
@@ -44,15 +45,6 @@ def _tensors(inputs: Any) -> list[Tensor]:
     if isinstance(inputs, tuple):
         return list(inputs)
     return [inputs[key] for key in sorted(inputs)]
-
-
-def _described(loss: object) -> str:
-    known = (bool, int, float, str, type(None))
-    return ";".join(
-        f"{key}={hash_tensors(value) if isinstance(value, Tensor) else value}"
-        for key, value in sorted(vars(loss).items())
-        if isinstance(value, (*known, Tensor))
-    )
 
 
 def _hash(text: str) -> str:

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trustml.core._described import described
 from trustml.core.store import Store
 from trustml.ihvp import Damping, Factorization, Objective, Solution
-from trustml.influence._belonging import described, hash_data
+from trustml.influence._belonging import hash_data
 from trustml.influence._queries import Queries
 from trustml.influence._scores import Certificate
 from trustml.influence._train_rows import TrainRows, rows_at_once
