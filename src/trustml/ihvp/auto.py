@@ -19,7 +19,7 @@ from trustml.ihvp.solution import Solution
 from trustml.ihvp.solvers import SOLVERS, Factorization
 from trustml.ihvp.solvers.compressed import SINGLE, SKETCH, select_rows
 from trustml.ihvp.solvers.conjugate_gradient import ConjugateGradientFactorization
-from trustml.ihvp.solvers.dual import as_low_rank, why_not_dual
+from trustml.ihvp.solvers.dual import as_factored, why_not_dual
 from trustml.ihvp.solvers.kronecker import closed_form
 
 # An exact direct solve of so many operations (a fraction of a second of one core) is taken without
@@ -209,8 +209,8 @@ def _direct_costs(
     A: LinearOperator, columns: int, memory: float, product: float
 ) -> dict[str, _Cost]:
     """Return the exact direct methods that fit into the memory, with what they would take."""
-    p, low_rank = A.size, as_low_rank(A)
-    rows = None if low_rank is None else low_rank.n_factors
+    p, factored = A.size, as_factored(A)
+    rows = None if factored is None else factored.n_factors
     costs = {}
     if rows is not None and why_not_dual(A) is None and 24 * rows * (p + rows) <= memory:
         told = f"{rows} output rows against p = {p}: exact in output space"
@@ -227,11 +227,11 @@ def _compressed_cost(
     A: LinearOperator, columns: int, tol: float, memory: float, product: float
 ) -> _Cost | None:
     """Return what the output rows that matter would take; None where they cannot be told."""
-    low_rank = as_low_rank(A)
-    if low_rank is None or low_rank.core is None or not bool((low_rank.diagonal > 0).all()):
+    factored = as_factored(A)
+    if factored is None or factored.core is None or not bool((factored.diagonal > 0).all()):
         return None
-    n_rows = low_rank.core.n_factors
-    objective = getattr(low_rank.core, "objective", None)
+    n_rows = factored.core.n_factors
+    objective = getattr(factored.core, "objective", None)
     if objective is None or (n_rows / len(objective.data)) ** 2 > _FACTORS:
         return None
     selection = select_rows(A, tol)

@@ -20,7 +20,7 @@ from torch import Tensor
 from trustml.ihvp.operators import LinearOperator
 from trustml.ihvp.solution import Status, relative_norms
 from trustml.ihvp.solvers.base import NOT_FINITE, Applied, Factorization
-from trustml.ihvp.solvers.dual import as_low_rank
+from trustml.ihvp.solvers.dual import as_factored
 
 # tr(R) over the smallest diagonal entry: at tolerance t one answer is as good as t as a rule where
 # this is 100 t, and one refinement mends the others. Above a tenth they would be too many.
@@ -72,19 +72,19 @@ def select_rows(operator: LinearOperator, tol: float) -> Selection | None:
     ValueError
         If a row is not finite.
     """
-    low_rank = as_low_rank(operator)
-    if low_rank is None or low_rank.core is None or not bool((low_rank.diagonal > 0).all()):
+    factored = as_factored(operator)
+    if factored is None or factored.core is None or not bool((factored.diagonal > 0).all()):
         return None
-    norms = low_rank.scale * low_rank.core.factor_norms().double()
+    norms = factored.scale * factored.core.factor_norms().double()
     if not bool(torch.isfinite(norms).all()):
         raise ValueError(NOT_FINITE)
     sizes, order = norms.flatten().sort()
-    least = float(low_rank.diagonal.min())
+    least = float(factored.diagonal.min())
     allowed = min(_SLACK * tol, _CONTRACTION) * least
     dropped = int((sizes.cumsum(0) <= allowed).sum())
     kept = order[dropped:].sort().values
     width = norms.shape[1]
-    condition = (float(low_rank.diagonal.max()) + float(sizes.sum())) / least
+    condition = (float(factored.diagonal.max()) + float(sizes.sum())) / least
     return Selection(kept // width, kept % width, condition)
 
 
@@ -116,11 +116,11 @@ class CompressedFactorization(Factorization):
         reason: str = "asked for",
     ) -> None:
         self._exact = operator if tol >= SINGLE else operator.double()
-        selection, low_rank = select_rows(self._exact, tol), as_low_rank(self._exact)
+        selection, factored = select_rows(self._exact, tol), as_factored(self._exact)
         if selection is not None and selection.condition * _ROUNDING > tol:
             self._exact = operator.double()
-            low_rank = as_low_rank(self._exact)
-        if selection is None or low_rank is None or low_rank.core is None:
+            factored = as_factored(self._exact)
+        if selection is None or factored is None or factored.core is None:
             raise ValueError(
                 'method "compressed" needs a GaussNewton, Fisher or EmpiricalFisher operator with '
                 "weight decay or damping on every parameter; add damping, or use "
@@ -128,14 +128,14 @@ class CompressedFactorization(Factorization):
             )
         self.operator, self.tol, self.n_kept = operator, tol, len(selection.examples)
         self._refinements = _REFINEMENTS if max_iterations is None else max_iterations
-        total = low_rank.core.n_factors
+        total = factored.core.n_factors
         self.method = "compressed"
         self.method_reason = f"{reason}; {self.n_kept} of {total} output rows kept"
-        self._diagonal = low_rank.diagonal[:, None]
+        self._diagonal = factored.diagonal[:, None]
         rows = torch.zeros(0, operator.size, dtype=self._exact.dtype, device=operator.device)
         if self.n_kept:
-            rows = low_rank.core.factor_rows(selection.examples, selection.columns)
-        self._rows = rows.mul_(math.sqrt(low_rank.scale))
+            rows = factored.core.factor_rows(selection.examples, selection.columns)
+        self._rows = rows.mul_(math.sqrt(factored.scale))
         self._factor = torch.linalg.cholesky(self._middle())
         generator = torch.Generator().manual_seed(0)
         z = torch.randn(operator.size, SKETCH, generator=generator, dtype=torch.float64)

@@ -9,7 +9,7 @@ from trustml.ihvp.auto import factorize
 from trustml.ihvp.operators import FactoredOperator, LinearOperator
 from trustml.ihvp.solution import Status
 from trustml.ihvp.solvers.base import Applied, Factorization
-from trustml.ihvp.solvers.dual import as_low_rank, stack_factors
+from trustml.ihvp.solvers.dual import as_factored, stack_factors
 from trustml.ihvp.solvers.spectral import SpectralFactor
 
 
@@ -43,7 +43,7 @@ def downdate(
     >>> rest.solve(torch.ones(3)).converged
     tensor([True])
     """
-    gone = as_low_rank(removed.double()) if inverse.method in ("cholesky", "dual") else None
+    gone = as_factored(removed.double()) if inverse.method in ("cholesky", "dual") else None
     if gone is not None and 2 * gone.n_factors <= operator.size:
         rows = stack_factors(gone)
         solved = inverse._apply(rows.T)

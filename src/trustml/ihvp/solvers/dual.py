@@ -28,7 +28,7 @@ MAX_FREE = 2000
 
 
 @dataclass(frozen=True)
-class LowRank:
+class FactoredForm:
     """A = scale · Σ K'K + diag(diagonal), the factors K from ``core``; None where A is diagonal."""
 
     core: FactoredOperator | None
@@ -41,26 +41,26 @@ class LowRank:
         return 0 if self.core is None else self.core.n_factors
 
 
-def as_low_rank(operator: LinearOperator) -> LowRank | None:
+def as_factored(operator: LinearOperator) -> FactoredForm | None:
     """Read an expression as a low-rank sum plus a diagonal, or return None if it is not one."""
     if isinstance(operator, FactoredOperator):
-        return LowRank(operator, operator.scale, operator.shift.double())
+        return FactoredForm(operator, operator.scale, operator.shift.double())
     diagonal = _as_diagonal(operator)
     if diagonal is not None:
-        return LowRank(None, 0.0, diagonal)
+        return FactoredForm(None, 0.0, diagonal)
     if isinstance(operator, Damped):
-        inner = as_low_rank(operator.inner)
+        inner = as_factored(operator.inner)
         if inner is not None:
-            return LowRank(inner.core, inner.scale, inner.diagonal + operator.damping)
+            return FactoredForm(inner.core, inner.scale, inner.diagonal + operator.damping)
     if isinstance(operator, Scaled) and operator.factor > 0:
-        inner, c = as_low_rank(operator.inner), operator.factor
+        inner, c = as_factored(operator.inner), operator.factor
         if inner is not None:
-            return LowRank(inner.core, c * inner.scale, c * inner.diagonal)
+            return FactoredForm(inner.core, c * inner.scale, c * inner.diagonal)
     if isinstance(operator, Sum):
         for one, other in ((operator.left, operator.right), (operator.right, operator.left)):
-            inner, diagonal = as_low_rank(one), _as_diagonal(other)
+            inner, diagonal = as_factored(one), _as_diagonal(other)
             if inner is not None and diagonal is not None:
-                return LowRank(inner.core, inner.scale, inner.diagonal + diagonal)
+                return FactoredForm(inner.core, inner.scale, inner.diagonal + diagonal)
     return None
 
 
@@ -76,11 +76,11 @@ def _as_diagonal(operator: LinearOperator) -> Tensor | None:
     return None
 
 
-def stack_factors(low_rank: LowRank) -> Tensor:
+def stack_factors(factored: FactoredForm) -> Tensor:
     """Return W of shape (N, p) in float64 with W'W = scale · Σ K'K."""
-    size, core = len(low_rank.diagonal), low_rank.core
+    size, core = len(factored.diagonal), factored.core
     if core is None:
-        return low_rank.diagonal.new_empty(0, size)
+        return factored.diagonal.new_empty(0, size)
     n = core.n_factors
     check_fits(
         8 * n * (size + 2 * n),
@@ -92,7 +92,7 @@ def stack_factors(low_rank: LowRank) -> Tensor:
 
     def own() -> Tensor:
         share = n * len(examples) // core.n_examples
-        stacked = low_rank.diagonal.new_empty(share, size)
+        stacked = factored.diagonal.new_empty(share, size)
         start = 0
         for _, factor in core.factors(examples):
             rows = factor.reshape(-1, size)
@@ -100,22 +100,22 @@ def stack_factors(low_rank: LowRank) -> Tensor:
             start += len(rows)
         return stacked
 
-    return distributed.gather(own).mul_(math.sqrt(low_rank.scale))
+    return distributed.gather(own).mul_(math.sqrt(factored.scale))
 
 
 def why_not_dual(operator: LinearOperator) -> str | None:
     """Say why the dual solve cannot take this operator, or None if it can."""
-    low_rank = as_low_rank(operator)
-    if low_rank is None:
+    factored = as_factored(operator)
+    if factored is None:
         return (
             "it needs a GaussNewton, EmpiricalFisher, Covariance or Diagonal operator plus "
             "non-negative diagonals"
         )
-    diagonal = low_rank.diagonal
+    diagonal = factored.diagonal
     if bool((diagonal < 0).any()):
         return "the diagonal has negative entries"
     free = int((diagonal == 0).sum())
-    if low_rank.core is not None and MAX_FREE < free < operator.size:
+    if factored.core is not None and MAX_FREE < free < operator.size:
         return (
             f"{free} of {operator.size} parameters have neither weight decay nor damping, more "
             f"than the {MAX_FREE} that can be eliminated exactly: add damping"
@@ -155,10 +155,10 @@ class DualFactorization(Factorization):
         self.operator, self.tol = operator, tol
         self.method, self.method_reason = "dual", reason
         exact = operator.double()
-        low_rank = as_low_rank(exact)
-        if low_rank is None:  # unreachable: why_not_dual has looked
+        factored = as_factored(exact)
+        if factored is None:  # unreachable: why_not_dual has looked
             raise ValueError("the operator is not a low-rank sum plus a diagonal")
-        rows, diagonal = stack_factors(low_rank), low_rank.diagonal
+        rows, diagonal = stack_factors(factored), factored.diagonal
         if not bool(torch.isfinite(rows).all()):
             raise ValueError(NOT_FINITE)
         self._rows, self._diagonal = rows, diagonal
