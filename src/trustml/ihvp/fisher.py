@@ -90,9 +90,7 @@ class Fisher(FactoredOperator):
 
     def matmat(self, vectors: Tensor) -> Tensor:
         """Return the product with ``vectors`` of shape (p, k)."""
-        total = self._sum(vectors) * self.scale
-        total += self.shift[:, None].double() * vectors.double()
-        return total.to(self.dtype)
+        return self._sum(vectors, self.scale, self.shift)
 
     def factors(self, examples: range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (row indices (b,), K (b, r, p)) with F = (1/n) Σ K_i' K_i + diag(wd)."""
@@ -188,9 +186,7 @@ class EmpiricalFisher(FactoredOperator):
 
     def matmat(self, vectors: Tensor) -> Tensor:
         """Return the product with ``vectors`` of shape (p, k)."""
-        total = self._sum(vectors) * self.scale
-        total += self.shift[:, None].double() * vectors.double()
-        return total.to(self.dtype)
+        return self._sum(vectors, self.scale, self.shift)
 
     def factors(self, examples: range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (row indices (b,), K (b, 1, p)): the per-example gradients."""

@@ -43,16 +43,19 @@ class GraphSum:
         """Leave the graphs behind: a copy builds its own at its first product."""
         return self.__dict__ | {"_kept": [], "_leaves": {}, "_rows": None, "_rest": range(0)}
 
-    def __call__(self, vectors: Tensor) -> Tensor:
-        """Return the sum of the products, accumulated in float64."""
+    def __call__(self, vectors: Tensor, scale: float, shift: Tensor) -> Tensor:
+        """Return scale · the sum of the products + shift ∘ vectors, accumulated in float64."""
         rows = distributed.shard(len(self._objective.data))
 
-        def own() -> Tensor:
+        def own() -> Tensor | None:
             return self._first(vectors, rows) if rows != self._rows else self._again(vectors)
 
-        return distributed.all_sum(own)
+        total = distributed.all_sum(own).mul_(scale)
+        if bool(shift.any()):
+            total.addcmul_(shift[:, None].double(), vectors.double())
+        return total.to(vectors.dtype)
 
-    def _first(self, vectors: Tensor, rows: range) -> Tensor:
+    def _first(self, vectors: Tensor, rows: range) -> Tensor | None:
         """Build graphs until the budget is spent; remember where the rest begins."""
         self._kept, self._leaves, self._rows = [], self._objective.leaves(), None
         row_bytes = self._row_bytes()
@@ -63,9 +66,9 @@ class GraphSum:
             product = self._make(batch)
             return product, product(vectors), len(batch)
 
-        total = torch.zeros(vectors.shape, dtype=torch.float64, device=vectors.device)
+        total = None
         for product, part, count in self._map(rows, make):
-            total += part
+            total = _plus(total, part)
             room -= count * row_bytes
             if room >= 0:
                 self._kept.append(product)
@@ -76,12 +79,12 @@ class GraphSum:
         self._rest, self._rows = range(rows.start + done, rows.stop), rows
         return total
 
-    def _again(self, vectors: Tensor) -> Tensor:
-        total = torch.zeros(vectors.shape, dtype=torch.float64, device=vectors.device)
+    def _again(self, vectors: Tensor) -> Tensor | None:
+        total = None
         for product in self._kept:
-            total += product(vectors)
+            total = _plus(total, product(vectors))
         for part in self._map(self._rest, lambda batch: self._make(batch)(vectors)):
-            total += part
+            total = _plus(total, part)
         return total
 
     def _make(self, batch: Batch) -> Product:
@@ -109,6 +112,11 @@ class GraphSum:
             self._make(probe)
         held.clear()  # a saved output and its node hold each other: break the cycle
         return sum(seen.values()) // batch_length(probe.inputs) + 1
+
+
+def _plus(total: Tensor | None, part: Tensor) -> Tensor:
+    """Add up in float64, without zeros to begin with."""
+    return part.to(torch.float64, copy=True) if total is None else total.add_(part)
 
 
 def backward_columns(
@@ -140,6 +148,8 @@ def backward_columns(
                 for part, x in zip(found, inputs, strict=True)
             )
         columns.append(found)
+    if len(columns) == 1:
+        return [part if together else part[None] for part in columns[0]]
     join_parts = torch.cat if together else torch.stack
     return [join_parts(parts) for parts in zip(*columns, strict=True)]
 

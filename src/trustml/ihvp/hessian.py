@@ -48,9 +48,7 @@ class Hessian(LinearOperator):
 
     def matmat(self, vectors: Tensor) -> Tensor:
         """Return the product with ``vectors`` of shape (p, k)."""
-        total = self._sum(vectors) / self.objective.n
-        total += self.objective.weight_decay[:, None].double() * vectors.double()
-        return total.to(self.dtype)
+        return self._sum(vectors, 1.0 / self.objective.n, self.objective.weight_decay)
 
     def dense(self) -> Tensor:
         """Return the matrix in float64, computed in float64."""
