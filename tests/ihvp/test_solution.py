@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from trustml import ihvp
+from trustml.ihvp.solvers import SOLVERS
 from trustml.ihvp.solvers.spectral import SpectralFactor
 from trustml.warnings import ConvergenceWarning
 
@@ -95,3 +96,31 @@ def test_a_matrix_of_zeros_is_solved_by_zero(method):
         solution = ihvp.solve(A, torch.ones(4), method)
     assert solution.status is ihvp.Status.RANK_DEFICIENT
     assert torch.equal(solution.x, torch.zeros(4))
+
+
+WORDS = {
+    "cholesky": "rounding",
+    "dual": "rounding",
+    "compressed": "64 random columns",
+    "ekfac": "distance from Gauss-Newton",
+    "kfac": "distance from Gauss-Newton",
+    "blocks": "couples the layers",
+    "cg": "condition number",
+    "minres": "least squares",
+    "nystrom": "low-rank approximation",
+    "lanczos": "low-rank approximation",
+    "lissa": "random mini-batches",
+    "neumann": "cut off",
+    "astra": "random mini-batches",
+}
+
+
+@pytest.mark.parametrize("method", SOLVERS)
+@pytest.mark.filterwarnings("ignore::trustml.warnings.ConvergenceWarning")
+def test_every_summary_says_how_far_to_trust_its_method(method, objective, columns):
+    A = ihvp.GaussNewton(objective) + 0.5
+    inverse = ihvp.factorize(A, method, tol=1e-2)
+    found = inverse.solve(columns[:, 0])
+    assert WORDS[method] in found.trust
+    assert found.summary().endswith(f"{found.trust}.")
+    assert found.trust == SOLVERS[method].trust

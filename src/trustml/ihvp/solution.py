@@ -152,6 +152,8 @@ class Solution:
     products : int
         Columns that the exact operator was multiplied with, the certificate's included; what a
         factorisation cost beforehand is not counted.
+    trust : str
+        What the method promises, in a sentence.
     """
 
     x: Tensor
@@ -166,6 +168,7 @@ class Solution:
     status: Status
     tol: float
     products: int = 0
+    trust: str = ""
 
     def summary(self) -> str:
         """Say in words how far the solve can be trusted."""
@@ -177,6 +180,7 @@ class Solution:
             f"sides within a relative residual of {self.tol:g}{steps}; the worst is {worst:.2g}. "
             f"Damping {self.damping:g} ({self.damping_reason}). Smallest Ritz value "
             f"{self.min_ritz:.3g}. {self.status.value[0].upper()}{self.status.value[1:]}."
+            + (f" {self.trust}." if self.trust else "")
         )
 
     def __repr__(self) -> str:

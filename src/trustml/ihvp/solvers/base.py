@@ -46,6 +46,8 @@ class Factorization(ABC):
         Which method, and why.
     tol : float
         The relative residual that counts as converged.
+    trust : str
+        How far to trust the method's answers: a sentence of every ``Solution.summary()``.
     block : int or None
         Numbers of right-hand sides that a direct method takes at a time; None: all at once.
     """
@@ -54,6 +56,7 @@ class Factorization(ABC):
     method: str
     method_reason: str
     tol: float
+    trust: str = ""
     block: int | None = None
 
     def __repr__(self) -> str:
@@ -145,6 +148,7 @@ class Factorization(ABC):
             status=_settle(applied.status, bool(converged.all()), applied.iterations),
             tol=self.tol,
             products=products,
+            trust=self.trust,
         )
         warn_if_doubtful(solution, stacklevel)
         return solution

@@ -38,6 +38,11 @@ class BlockFactorization(Factorization):
         Why this method.
     """
 
+    trust = (
+        "What couples the layers is left out: where the matrix asked about has it, the residual "
+        "is the mistake, and a BlockDiagonal's residual says nothing of it"
+    )
+
     def __init__(
         self,
         operator: LinearOperator,

@@ -59,6 +59,11 @@ class ConjugateGradientFactorization(Factorization):
     subspaces for sequences of linear systems.
     """
 
+    trust = (
+        "The residual is a true one, by a product with the matrix itself: the relative error of x "
+        "is at most that times the matrix's condition number"
+    )
+
     def __init__(
         self,
         operator: LinearOperator,

@@ -73,6 +73,7 @@ class DowndatedFactorization(Factorization):
         self.operator, self.tol = operator, inverse.tol
         self.method = inverse.method
         self.method_reason = f"{inverse.method_reason}; {len(rows)} factor rows were taken out"
+        self.trust = inverse.trust
         self._inverse, self._solved = inverse, solved
         self._exact = operator.double()
         left = -(rows @ solved)

@@ -139,6 +139,11 @@ class DualFactorization(Factorization):
         Why this method.
     """
 
+    trust = (
+        "A direct solve in output space, exact for the whole matrix in float64: what it misses "
+        "is rounding, times the matrix's condition number"
+    )
+
     def __init__(
         self,
         operator: LinearOperator,

@@ -62,6 +62,11 @@ class _KroneckerFactorization(Factorization):
         Why this method.
     """
 
+    trust = (
+        "The inverse is K-FAC's or EK-FAC's in closed form: where the matrix asked about is "
+        "another one, the residual is the mistake; where it is the approximation itself, the "
+        "residual is rounding and says nothing of its distance from Gauss-Newton"
+    )
     kind: type[Kfac | Ekfac]
     block = 2**18  # what stays in a processor's cache is turned fastest
 

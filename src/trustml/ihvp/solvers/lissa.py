@@ -44,6 +44,11 @@ class LissaFactorization(RichardsonFactorization):
 
     method = "lissa"
 
+    trust = (
+        "The series sees random mini-batches, drawn from a fixed seed: the residual, by the matrix "
+        "of all data, includes their noise, and answers from other draws differ by as much"
+    )
+
     def _prepare(self) -> None:
         super()._prepare()
         self._batches = MiniBatches(self.operator, self.method)

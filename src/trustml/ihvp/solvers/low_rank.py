@@ -45,6 +45,11 @@ class LowRankFactorization(Factorization):
 
     kind: ClassVar[str]
 
+    trust = (
+        "The inverse is that of a low-rank approximation and its complement: the residual, by the "
+        "matrix itself, is the mistake that this makes, and a larger rank reduces it"
+    )
+
     def __init__(
         self,
         operator: LinearOperator,

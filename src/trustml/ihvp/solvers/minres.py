@@ -49,6 +49,12 @@ class MinresFactorization(Factorization):
 
     method = "minres"
 
+    trust = (
+        "The residual is a true one, by a product with the matrix itself: the relative error of x "
+        "is at most that times the matrix's condition number, "
+        "and where no x solves the system it is what least squares leaves"
+    )
+
     def __init__(
         self,
         operator: LinearOperator,

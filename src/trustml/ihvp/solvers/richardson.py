@@ -117,6 +117,10 @@ class RichardsonFactorization(Factorization):
         Why this method.
     """
 
+    trust = (
+        "The series sees all data: the residual, by the matrix itself, says where it was cut off"
+    )
+
     def __init__(
         self,
         operator: LinearOperator,
