@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
@@ -99,3 +100,31 @@ def test_what_it_cannot_do_is_refused(cancer):
     regression = InfluenceFunctions(wrap(Ridge().fit(A, b), train=(A, b))).fit()
     with pytest.raises(ValueError, match="needs a classifier"):
         flipping_subset(regression, A[:1])
+
+
+def test_where_a_newton_step_overshoots_refits_lead_the_search():
+    X, y = load_breast_cancer(return_X_y=True)
+    X, y = StandardScaler().fit_transform(X), y
+    estimator = LogisticRegression(tol=1e-8, max_iter=1000).fit(X[:200], y[:200])
+    influence = InfluenceFunctions(wrap(estimator, train=(X[:200], y[:200]))).fit()
+    found = flipping_subset(influence, X[200:201])
+    assert found.found
+    assert found.margin_newton > 0  # the step alone says no
+    kept = np.setdiff1d(np.arange(200), found.indices)
+    refit = clone(estimator).fit(X[kept], y[kept])
+    assert refit.predict(X[200:201]) != estimator.predict(X[200:201])
+    alone = flipping_subset(influence, X[200:201], refit=False)
+    assert "of the rows' pull" in alone.reason
+
+
+def test_rows_that_are_a_whole_class_are_not_refitted():
+    corners = np.array([[0.0, 4.0], [4.0, 0.0], [-4.0, 0.0]])
+    y = np.repeat([0, 1, 2], [20, 2, 20])
+    X = corners[y] + np.random.default_rng(0).normal(scale=0.1, size=(42, 2))
+    estimator = LogisticRegression(C=10.0, tol=1e-8, max_iter=5000).fit(X, y)
+    influence = InfluenceFunctions(wrap(estimator, train=(X, y))).fit()
+    found = flipping_subset(influence, corners[1:2])
+    assert found.found
+    assert set(found.indices.tolist()) >= {20, 21}
+    assert found.verified_by == "newton"
+    assert "a class is gone" in found.reason

@@ -17,11 +17,13 @@ from trustml.core.results import Result
 from trustml.core.validation import check_positive_int, to_numpy
 from trustml.influence._influence_functions import InfluenceFunctions
 from trustml.influence._perturbation import check_influence
+from trustml.influence._removal import DOUBTFUL
 from trustml.model import Model
 from trustml.warnings import ConvergenceWarning
 
 _ROUNDS = 5  # Newton steps, and refits, on the way to a flip
 _RIVALS = 5  # other classes that are tried, the likeliest first
+_ROWS = 4096
 _MORE = 0.1  # of the rows found are added at a time where a refit does not flip
 
 
@@ -77,7 +79,8 @@ def flipping_subset(
     Rows are taken in the order of their effect on the margin between the predicted class and the
     runner-up until its predicted sum flips it, then as many as a Newton step without them
     confirms; where the step falls short, effects are computed anew at the new parameters. A refit
-    has the last word. Greedy: a smaller set may exist.
+    has the last word, and stands in for a step that is too short a way. Greedy: a smaller set may
+    exist.
 
     Parameters
     ----------
@@ -126,9 +129,9 @@ def flipping_subset(
         raise ValueError(f"flipping_subset asks about one row, got {batch_length(inputs)}")
     n = len(influence.objective_.data)
     limit = max(1, n // 2) if max_rows is None else check_positive_int(max_rows, "max_rows")
-    search = _Search(influence, inputs, min(limit, n - 1))
-    rows, rest, reason = search.newton()
     retrains = model.refit is not None if refit is None else refit
+    search = _Search(influence, inputs, min(limit, n - 1), retrains)
+    rows, rest, reason = search.newton()
     refitted = float("nan")
     if len(rows) and retrains:
         rows, refitted, reason = search.refit(rows, rest)
@@ -138,8 +141,11 @@ def flipping_subset(
 class _Search:
     """Which rows to take, and what the model says of the one row without them."""
 
-    def __init__(self, influence: InfluenceFunctions, inputs: Inputs, limit: int) -> None:
+    def __init__(
+        self, influence: InfluenceFunctions, inputs: Inputs, limit: int, retrains: bool
+    ) -> None:
         self.influence, self.inputs, self.limit = influence, inputs, limit
+        self.retrains = retrains
         self.model = influence.model_
         self.n = len(influence.objective_.data)
         logits = self.logits(self.model)
@@ -157,12 +163,33 @@ class _Search:
         others = logits[torch.arange(len(logits), device=logits.device) != self.own]
         return float(logits[self.own] - others.max())
 
-    def without(self, rows: np.ndarray) -> Model:
-        """Return the model after a Newton step without some rows."""
+    def stepped(self, rows: np.ndarray) -> tuple[Model, float]:
+        """Return the model after Newton steps without some rows, and what is left of their pull."""
         with warnings.catch_warnings():
-            # How far the step can be trusted is in the result.
+            # How far the step can be trusted is in the reason.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            return self.influence.remove(rows)
+            moved = self.influence.remove(rows)
+        return moved, self.influence.removal_.remaining
+
+    def without(self, rows: np.ndarray) -> tuple[Model, str]:
+        """Return the model without some rows, and how: by a Newton step if it reaches so far."""
+        moved, left = self.stepped(rows)
+        if left <= DOUBTFUL:
+            return moved, "a Newton step"
+        if self.retrains and self._trainable(rows):
+            return self.retrained(rows), "a refit"
+        return moved, f"a Newton step that leaves {left:.0%} of the rows' pull (a refit is surer)"
+
+    def retrained(self, rows: np.ndarray) -> Model:
+        return self.model.retrain(np.setdiff1d(np.arange(self.n), rows))
+
+    def _trainable(self, rows: np.ndarray) -> bool:
+        """Whether every class is left: an estimator trained without one would not know it."""
+        if not hasattr(self.model.estimator, "classes_"):
+            return True
+        objective = self.influence.objective_
+        labels = to_numpy(torch.cat([objective.targets(b) for b in objective.data.batches(_ROWS)]))
+        return len(np.unique(np.delete(labels, rows))) == len(np.unique(labels))
 
     def effects(self, influence: InfluenceFunctions) -> tuple[float, np.ndarray]:
         """Return the margin that is easiest to flip, and the effect of each row's absence on it."""
@@ -195,26 +222,26 @@ class _Search:
             if k <= 0:
                 break
             rows = np.concatenate([taken, left[order]])
-            if self.margin(moved := self.without(rows[: len(taken) + k])) < 0:
+            moved, how = self.without(rows[: len(taken) + k])
+            if self.margin(moved) < 0:
                 m = self._fewest(rows, len(taken), len(taken) + k)
-                return rows[:m], rows[m:], f"confirmed by a Newton step, in round {round_ + 1}"
+                return rows[:m], rows[m:], f"confirmed by {how}, in round {round_ + 1}"
             taken = rows[: len(taken) + k]
             left = np.setdiff1d(np.arange(self.n), taken)
             influence = clone(self.influence)
             influence.set_params(model=moved, damping=self.influence.damping_.value).fit()
         limit = f"the limit of {self.limit} rows" if len(taken) >= self.limit else "the search"
-        reason = (
-            f"{limit} ended with a margin of {self.margin(self.without(taken)):.3g} left"
-            if len(taken)
-            else "no row's absence is predicted to lower the margin"
-        )
+        reason = "no row's absence is predicted to lower the margin"
+        if len(taken):
+            moved, how = self.without(taken)
+            reason = f"{limit} ended with a margin of {self.margin(moved):.3g} left, by {how}"
         return np.empty(0, dtype=np.int64), taken, reason
 
     def _fewest(self, rows: np.ndarray, low: int, high: int) -> int:
         """Return how many of the rows, in order, are enough; ``high`` are."""
         while high - low > 1:
             middle = (low + high) // 2
-            if self.margin(self.without(rows[:middle])) < 0:
+            if self.margin(self.without(rows[:middle])[0]) < 0:
                 high = middle
             else:
                 low = middle
@@ -222,9 +249,14 @@ class _Search:
 
     def refit(self, rows: np.ndarray, rest: np.ndarray) -> tuple[np.ndarray, float, str]:
         """Train anew without the rows, adding the next ones until the prediction flips."""
+        margin = math.nan
         for _ in range(_ROUNDS):
-            kept = np.setdiff1d(np.arange(self.n), rows)
-            margin = self.margin(self.model.retrain(kept))
+            if not self._trainable(rows):
+                if math.isnan(margin):
+                    how = self.without(rows)[1]
+                    return rows, margin, f"confirmed by {how}; a class is gone, so no refit can"
+                break
+            margin = self.margin(self.retrained(rows))
             if margin < 0:
                 return rows, margin, "confirmed by a refit without the rows"
             more = min(max(1, int(_MORE * len(rows))), self.limit - len(rows), len(rest))
@@ -244,7 +276,7 @@ class _Search:
             verified_by=None if not found else ("newton" if math.isnan(refitted) else "refit"),
             margin=self.margin(self.model),
             margin_first_order=now + float(effects[rows].sum()) if found else float("nan"),
-            margin_newton=self.margin(self.without(rows)) if found else float("nan"),
+            margin_newton=self.margin(self.stepped(rows)[0]) if found else float("nan"),
             margin_refit=refitted,
             reason=reason,
         )

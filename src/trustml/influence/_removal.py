@@ -21,7 +21,7 @@ from trustml.ihvp import (
 from trustml.influence._train_rows import TrainRows
 from trustml.warnings import ConvergenceWarning
 
-_DOUBTFUL = 0.5  # of the removed rows' pull on the parameters is still there after the step
+DOUBTFUL = 0.5  # of the removed rows' pull on the parameters is still there after the step
 _ENOUGH = 1e-3  # of the pull is left: another step would change nothing that matters
 
 
@@ -121,7 +121,7 @@ def newton_step(
         step, after, taken = longer, further, taken + 1
         if not halved:
             break
-    if remaining > _DOUBTFUL:
+    if remaining > DOUBTFUL:
         held = damping.value * float(step.norm()) / size
         cure = (
             f"the damping {damping.value:.2g} holds the parameters back: lower it, or retrain"
