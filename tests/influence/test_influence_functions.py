@@ -1,5 +1,7 @@
 """Influence functions against dense float64 algebra on a small network."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch import nn
 
+from trustml import ihvp
 from trustml.influence import InfluenceFunctions, InfluenceScores
 from trustml.model import wrap
 
@@ -407,3 +410,41 @@ def test_without_correction_one_solve_a_row_gives_the_shift_of_all_its_outputs(m
             ]
         )
         torch.testing.assert_close(shifts[i], jacobian @ changes[:, i], rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["gauss_newton", "ekfac", "kfac", "block_diagonal", "diagonal"])
+def test_approximation_error_is_the_residual_under_gauss_newton(dense, name):
+    model, Xq, yq, _ = dense
+    _, Gq, _, _, H = reference(model, Xq, yq, 0.1)
+    influence = InfluenceFunctions(model, curvature=name, damping=0.1).fit()
+    places = [0, 3, 6]
+    b = Gq[places].T
+    x = influence.solve(b).x
+    expected = (H @ x - b).norm(dim=0) / b.norm(dim=0)
+    found = influence.approximation_error(Xq, yq, rows=3)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-8, atol=1e-12)
+    if name == "gauss_newton":
+        assert found.max() < 1e-12
+    else:  # the certificate is that of the approximation, which is solved exactly
+        assert found.min() > 1e-3
+        assert influence.scores(Xq, yq).certificate.relative_residual.max() < 1e-10
+
+
+def test_better_curvatures_have_smaller_approximation_errors(dense):
+    model, Xq, yq, _ = dense
+
+    def error(name, **kwargs):
+        curve = functools.partial(name, **kwargs) if kwargs else name
+        fitted = InfluenceFunctions(model, curvature=curve, damping=0.1).fit()
+        found = fitted.approximation_error(Xq, yq, rows=len(Xq))
+        assert found.shape == (len(Xq),)
+        return float(np.square(found).mean())
+
+    few, many = (error(ihvp.Fisher, samples=k) for k in (1, 200))
+    assert many < few / 4
+    assert error("block_diagonal") < error("diagonal")
+    own = InfluenceFunctions(model, damping=0.1).fit()
+    measured = own.approximation_error(Xq, measure=lambda outputs, X, y: outputs[:, 0])
+    assert measured.shape == (4,)
+    with pytest.raises(ValueError, match="rows"):
+        own.approximation_error(Xq, yq, rows=0)

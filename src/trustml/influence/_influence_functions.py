@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
+import numpy as np
 import torch
-from sklearn.base import BaseEstimator
-from sklearn.exceptions import NotFittedError
+from numpy.typing import NDArray
 from torch import Tensor
 
 from trustml.core.validation import check_choice, check_positive_int, restore
 from trustml.ihvp import Solution, choose_damping, curvature, factorize, on_features
+from trustml.influence._approximation import approximation_errors
+from trustml.influence._attributor import Attributor
 from trustml.influence._leverage import (
     EXACT,
     LeaveOneOut,
@@ -21,13 +23,13 @@ from trustml.influence._leverage import (
 )
 from trustml.influence._queries import Measure, Queries
 from trustml.influence._removal import newton_step
-from trustml.influence._scores import InfluenceScores, as_rows
+from trustml.influence._scores import Certificate, InfluenceScores, as_rows
 from trustml.influence._stored import ScoreBlocks
 from trustml.influence._train_rows import TrainRows, rows_at_once
-from trustml.model import Model, as_model
+from trustml.model import Model
 
 
-class InfluenceFunctions(BaseEstimator):
+class InfluenceFunctions(Attributor):
     r"""Effects of training rows through one factorised curvature of the training objective.
 
     With J the objective, g_i the loss gradient of row i and H the curvature of J (regulariser
@@ -88,6 +90,8 @@ class InfluenceFunctions(BaseEstimator):
     (42, 3)
     """
 
+    name = "influence functions"
+
     def __init__(
         self,
         model: Any,
@@ -104,21 +108,9 @@ class InfluenceFunctions(BaseEstimator):
         self.correction = correction
         self.parameters = parameters
 
-    def fit(self) -> Self:
-        """Factorise the curvature of the training objective.
-
-        Returns
-        -------
-        InfluenceFunctions
-            Itself.
-        """
+    def _prepare(self) -> None:
         check_choice(self.correction, "correction", ("auto", "leverage", "none"))
-        model = as_model(self.model)
-        model.require_gradients("InfluenceFunctions")
-        model.require_train("InfluenceFunctions")
-        objective = model.objective
-        if self.parameters is not None:
-            objective = objective.restrict(self.parameters)
+        objective = self.objective_
         # Of the training rows, a last layer is only asked what it does with their features.
         own = on_features(objective)
         operator = curvature(self.curvature, own)
@@ -129,16 +121,15 @@ class InfluenceFunctions(BaseEstimator):
         rows = own.double() if exact else own
         self._trained, self._raw = own, TrainRows(rows)
         self._exact = rows if own is objective else objective.double() if exact else objective
-        self.model_, self.objective_, self.operator_ = model, objective, operator
-        self.damping_, self.inverse_ = damping, inverse
+        self.operator_, self.damping_, self.inverse_ = operator, damping, inverse
         self._steps: LeaveOneOut | None = None
+        outputs = own.outputs(own.data.rows(0, 1).inputs).numel() * len(own.data)
         self.correction_, self.correction_reason_ = choose_correction(
-            self.correction, operator, inverse, self._n_outputs()
+            self.correction, operator, inverse, outputs
         )
         self._effects = self._raw
         if self.correction_ == "leverage":
             self._effects = TrainRows(rows, self._leave_one_out().cotangents)
-        return self
 
     def scores(
         self,
@@ -204,7 +195,7 @@ class InfluenceFunctions(BaseEstimator):
         self._check_fitted()
         check_choice(scale, "scale", ("effect", "raw"))
         if self._steps is None and scale == "raw":
-            return self._own(self._raw_self_influence()).cpu().numpy()
+            return self._own(self._raw_self()).cpu().numpy()
         steps = self._leave_one_out()
         return self._own(steps.raw_self if scale == "raw" else steps.self_effects).cpu().numpy()
 
@@ -353,11 +344,40 @@ class InfluenceFunctions(BaseEstimator):
         self._check_fitted()
         return self.inverse_.solve(V)
 
+    def approximation_error(
+        self, X: Any, y: Any = None, rows: int = 4, *, measure: Measure | None = None
+    ) -> NDArray[np.float64]:
+        """Return how far an approximate curvature is from Gauss-Newton, on a few queries.
+
+        Certificates are of the matrix that was chosen: a K-FAC, diagonal or sampled one is solved
+        exactly however rough it is. Here the same solutions x meet the exact Gauss-Newton matrix.
+
+        Parameters
+        ----------
+        X, y, measure
+            Queries, as for ``scores``.
+        rows : int
+            How many of them are looked at, evenly spaced; one product with G each.
+
+        Returns
+        -------
+        numpy.ndarray of shape (min(rows, q),)
+            ‖(G + λI)x − g‖ / ‖g‖ of each: 0 is exact, 1 no better than x = 0; it may be larger.
+        """
+        self._check_fitted()
+        queries = Queries.of(self.model_, X, y, measure).few(rows)
+        blocks = queries.gradient_blocks(self._exact)
+        return approximation_errors(self._trained, self.inverse_, self.damping_, blocks)
+
     def _newton_step(self, rows: Tensor, most: int = 1) -> Tensor:
         step, self.removal_ = newton_step(
             self._trained, self.curvature, self.damping_, self.inverse_, self._raw, rows, most
         )
         return step
+
+    def _raw_scores(self, queries: Queries) -> tuple[Tensor, Certificate | None]:
+        blocks = ScoreBlocks(queries, self._exact, self.inverse_, self._raw, self.damping_)
+        return blocks.answer(self.objective_, "raw", None, {})
 
     def _leave_one_out(self) -> LeaveOneOut:
         if self._steps is None:
@@ -374,15 +394,7 @@ class InfluenceFunctions(BaseEstimator):
         """Return a result in the model's dtype, of a half-precision model in float32."""
         return x.to(torch.promote_types(self.objective_.space.dtype, torch.float32))
 
-    def _n_outputs(self) -> int:
-        data = self.objective_.data
-        return len(data) * self.objective_.outputs(data.rows(0, 1).inputs).numel()
-
-    def _raw_self_influence(self) -> Tensor:
+    def _raw_self(self) -> Tensor:
         every = torch.arange(len(self.objective_.data))
         parts = torch.split(every, rows_at_once(self.objective_.space.size))
         return torch.cat([self.inverse_.quadratic_form(self._raw.rows(part).T) for part in parts])
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "inverse_"):
-            raise NotFittedError("InfluenceFunctions is not fitted yet: call fit() first")

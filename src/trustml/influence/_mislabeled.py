@@ -130,7 +130,7 @@ def find_mislabeled(model: Any, method: Method = "auto") -> MislabelRanking:
     3
     """
     check_choice(method, "method", _METHODS)
-    source = model if isinstance(model, (InfluenceFunctions, Attributor)) else as_model(model)
+    source = model if isinstance(model, Attributor) else as_model(model)
     if isinstance(source, Model):
         source.require_gradients("find_mislabeled")
         source.require_train("find_mislabeled")
@@ -156,7 +156,7 @@ def find_mislabeled(model: Any, method: Method = "auto") -> MislabelRanking:
 
 
 def _suited(source: Any, model: Model) -> Method:
-    if isinstance(source, Attributor):
+    if not isinstance(source, (Model, InfluenceFunctions)):
         return "self_influence"
     return "tangent" if model.task in ("classification", "multilabel") else "leave_one_out"
 
@@ -183,7 +183,7 @@ def _by_tangent(
 def _by_outputs(
     source: Any, model: Model, objective: Objective, targets: Tensor, method: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    if isinstance(source, Attributor) and method == "leave_one_out":
+    if not isinstance(source, (Model, InfluenceFunctions)) and method == "leave_one_out":
         raise TypeError(
             f'{type(source).__name__} has no outputs without a row; use "self_influence"'
         )

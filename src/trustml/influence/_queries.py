@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from trustml.core.batches import Batch, Data, Inputs, as_data, map_batches
+from trustml.core.validation import check_positive_int
 from trustml.ihvp import Objective
 from trustml.influence._train_rows import rows_at_once
 from trustml.model import Model
@@ -81,6 +82,12 @@ class Queries:
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def few(self, rows: int) -> Queries:
+        """Return at most so many of them, evenly spaced."""
+        most = min(check_positive_int(rows, "rows"), len(self))
+        chosen = torch.linspace(0, len(self) - 1, most, dtype=torch.float64).round().long()
+        return replace(self, data=self.data.subset(chosen))
 
     def values(self, objective: Objective) -> Tensor:
         """Return the measurement of each query at the objective's parameters, shape (q,)."""
