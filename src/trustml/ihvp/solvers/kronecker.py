@@ -20,11 +20,10 @@ from trustml.ihvp.operators import Damped, LinearOperator, Scaled, leaves, total
 from trustml.ihvp.solution import Status
 from trustml.ihvp.solvers.base import NOT_FINITE, Applied, Factorization
 from trustml.ihvp.solvers.blocks import as_blocks
-from trustml.ihvp.solvers.compressed import SINGLE
 from trustml.ihvp.solvers.spectral import RANK_TOLERANCE
 
-# Eigenvalues within this of one, on either side, may be divided by in float32.
-_FAR = 1e-25
+# What float32 leaves of one in a rotation and back, with a margin; what it can still divide by.
+_ROUNDING, _TINY = 1e-7, 1e-25
 
 
 def as_kronecker(operator: LinearOperator) -> tuple[KroneckerOperator, float] | None:
@@ -68,7 +67,7 @@ class _KroneckerFactorization(Factorization):
         "residual is rounding and says nothing of its distance from Gauss-Newton"
     )
     kind: type[Kfac | Ekfac]
-    block = 2**18  # what stays in a processor's cache is turned fastest
+    block = 2**19  # what stays in a processor's cache is turned fastest
 
     def __init__(
         self,
@@ -93,9 +92,7 @@ class _KroneckerFactorization(Factorization):
         self.method = type(approximation).__name__.lower()
         self.method_reason = f"{reason}: {told}"
         self.approximation = approximation
-        # Rounding in float32 hides nothing where the tolerance is far above it.
-        single = found is not None and tol >= SINGLE
-        self._exact = operator if single else operator.double()
+        self._exact = operator.double()
         damping = total_damping(operator)[0]
         self._blocks = [_Inverse(block, scale, damping) for block in approximation.blocks]
         self._rest = scale * (approximation.rest_values + approximation.shift[approximation.rest])
@@ -113,8 +110,10 @@ class _KroneckerFactorization(Factorization):
         for block in self._blocks:
             block.drop(null)
         self._rest_inverse = torch.where(self._rest > null, 1 / self._rest, 0.0)
-        fits = _FAR < self._min and max(largest) < 1 / _FAR
-        self._dtype = operator.dtype if fits else torch.float64
+        # Rotations in float32 leave a residual of about its rounding times the condition.
+        single = max(largest) * _ROUNDING <= tol * self._min and _TINY < self._min < 1 / _TINY
+        self._dtype = operator.dtype if single else torch.float64
+        self._closed = found is not None and self._dtype == operator.dtype
 
     def _approximate(self, operator: LinearOperator) -> KroneckerOperator:
         objectives = [getattr(leaf, "objective", None) for leaf in leaves(operator)]
@@ -130,14 +129,15 @@ class _KroneckerFactorization(Factorization):
     def _apply(self, b: Tensor) -> Applied:
         with flushing_subnormals():
             b = b.to(self._dtype)
-            x = torch.empty_like(b)
-            rest = self.approximation.rest
-            if len(rest):
-                x[rest] = self._rest_inverse.to(b.dtype)[:, None] * b[rest]
+            x, rest = torch.empty_like(b), self.approximation.rest
+            x[rest] = self._rest_inverse.to(b.dtype)[:, None] * b[rest]
+            left = (b[rest] - self._rest.to(b.dtype)[:, None] * x[rest]).square().sum(0)
             for block in self._blocks:
-                block.solve(b, x)
+                left += block.solve(b, x)
         status = Status.RANK_DEFICIENT if self._singular else self._status
-        return Applied(x.double(), 0, status, self._min)
+        # Eigenvectors are orthonormal: the residual's norm is that of its coordinates.
+        norms = (left / b.square().sum(0)).double().sqrt() if self._closed else None
+        return Applied(x.double(), 0, status, self._min, norms=norms)
 
     def _product(self, x: Tensor) -> Tensor:
         with flushing_subnormals():
@@ -207,9 +207,16 @@ class _Inverse:
             divided += along * pull[:, :, None]
         return divided
 
-    def solve(self, b: Tensor, x: Tensor) -> None:
-        """Write the block's part of A⁻¹b into x."""
-        self._block.restore(self._divide(self._block.rotate(b.T)), x.T)
+    def solve(self, b: Tensor, x: Tensor) -> Tensor:
+        """Write the block's part of A⁻¹b into x; return the squared norms of b − A x on it."""
+        z = self._block.rotate(b.T)
+        self._block.restore(self._divide(z), x.T)
+        back = self._block.rotate(x.T)
+        z -= self._d.to(z.dtype) * back
+        if self._c:
+            u = self._u.to(z.dtype)
+            z += self._c * (back @ u)[:, :, None] * u
+        return z.square_().sum((1, 2))
 
     def quadratic_form(self, b: Tensor) -> Tensor:
         z = self._block.rotate(b.T)
