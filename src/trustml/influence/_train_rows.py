@@ -55,6 +55,10 @@ class TrainRows:
             self._given = loss_cotangents(self.objective)
         return self._given
 
+    def hold(self) -> None:
+        """Have every question answered alike to the last bit, the first one too."""
+        self._asked = True
+
     def dot(self, vectors: Tensor) -> Tensor:
         """Return the gradients times ``vectors`` (p, k), shape (n, k)."""
         if self._fits and self._asked:
