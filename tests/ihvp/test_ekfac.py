@@ -82,6 +82,34 @@ def test_float32_is_near_float64(mlp, classification):
     torch.testing.assert_close(A.dense(), B.dense(), atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("damping", [1e-2, 1e-5])
+@pytest.mark.parametrize("decay", [0.0, {"weight": 0.3, "bias": 0.05}], ids=str)
+def test_float32_answers_tell_their_residual(damping, decay, mlp, classification, columns):
+    single = Objective(
+        mlp(dtype=torch.float32), None, classification(dtype=torch.float32), weight_decay=decay
+    )
+    A, b = Ekfac(single) + damping, columns.float()
+    found = ihvp.solve(A, b, tol=1e-2)
+    left = (b.double() - A.dense() @ found.x.double()).norm(dim=0) / b.double().norm(dim=0)
+    # The certificate rounds by a tenth of the tolerance at most.
+    torch.testing.assert_close(found.relative_residual, left, rtol=0, atol=1e-3)
+    alone = ihvp.solve(A, columns[:, 0].float() * 1e30, tol=1e-2).x / 1e30
+    torch.testing.assert_close(alone, found.x[:, 0], rtol=1e-3, atol=1e-3 * float(alone.norm()))
+
+
+def test_float32_is_as_near_to_exact_blocks_as_float64_is(mlp, classification):
+    J = Objective(mlp(dtype=torch.float32), None, classification(dtype=torch.float32))
+    wide = J.double()
+    exact = wide.dot(ihvp.solve(BlockDiagonal(wide) + 1e-2, wide.rows().T).x)
+
+    def error(J):
+        found = J.dot(ihvp.solve(Ekfac(J, fisher="exact") + 1e-2, J.rows().T).x)
+        return float((found.double() - exact).norm() / exact.norm())
+
+    assert error(wide) > 1e-3
+    assert error(J) == pytest.approx(error(wide), rel=1e-2)
+
+
 DECAYS = [0.0, 0.1, {"weight": 0.1}, {"bias": 0.2}, {"weight": 0.3, "bias": 0.05}]
 
 
