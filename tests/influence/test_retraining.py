@@ -73,10 +73,10 @@ def test_seeds_make_random_training_repeat_and_leave_the_global_generators_alone
 
 
 def test_processes_change_nothing():
-    for model in (ridge(), noisy_network(drawn)):
-        one = ask(model, subsets=5, seeds=2, random_state=0)
-        two = ask(model, subsets=5, seeds=2, random_state=0, n_jobs=2)
-        np.testing.assert_array_equal(one.values, two.values)
+    model = noisy_network(drawn)
+    one = ask(model, subsets=5, seeds=2, random_state=0)
+    two = ask(model, subsets=5, seeds=2, random_state=0, n_jobs=2)
+    np.testing.assert_array_equal(one.values, two.values)
     left_out = leave_one_out(ridge(), [3, 5, 8], XQ, YQ)
     np.testing.assert_array_equal(left_out, leave_one_out(ridge(), [3, 5, 8], XQ, YQ, n_jobs=2))
 
