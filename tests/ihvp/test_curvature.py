@@ -1,3 +1,4 @@
+import threading
 from functools import partial
 
 import pytest
@@ -164,10 +165,11 @@ def test_convolutions_embeddings_and_sequences_have_curvature():
 def test_graphs_beyond_the_budget_are_rebuilt(objective, columns, monkeypatch):
     expected = Hessian(objective) @ columns
     H = Hessian(objective)
-    H._sum._leaves = objective.leaves()
-    monkeypatch.setattr("trustml.ihvp.graphs._GRAPH_BUDGET", 25 * H._sum._row_bytes())
+    monkeypatch.setattr(
+        "trustml.ihvp.graphs._GRAPH_BUDGET", 25 * H._sum._row_bytes(objective.leaves())
+    )
     torch.testing.assert_close(H @ columns, expected)
-    assert len(H._sum._kept) == 2
+    assert len(H._sum._held.kept) == 2
     torch.testing.assert_close(H @ columns, expected)
 
 
@@ -200,3 +202,31 @@ def test_curvature_by_name(objective):
 def test_curvatures_are_of_objectives(kind, mlp):
     with pytest.raises(TypeError, match=r"ihvp\.Objective, got Sequential"):
         kind(mlp())
+
+
+def test_threads_that_share_a_module_get_the_same_numbers_and_leave_it_alone():
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(40, 5, generator=generator, dtype=torch.float64)
+    y = torch.randint(0, 3, (40,), generator=generator)
+    layers = nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Tanh(), nn.Linear(6, 3)
+    net = nn.Sequential(*layers).double().train()
+    J = ihvp.Objective(net, nn.CrossEntropyLoss(), (X, y), batch_size=3)
+    shared, V = ihvp.GaussNewton(J), torch.eye(J.space.size, dtype=torch.float64)[:, :4]
+    rows, product, mean = J.per_example_gradients(), ihvp.GaussNewton(J) @ V, net[1].running_mean
+    before, wrong = mean.clone(), []
+
+    def ask() -> None:
+        for _ in range(4):
+            found = J.per_example_gradients(), shared @ V, ihvp.GaussNewton(J) @ V
+            for one, expected in zip(found, (rows, product, product), strict=True):
+                if not torch.allclose(one, expected, rtol=1e-9, atol=1e-12):
+                    wrong.append(one)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert all(part.training for part in net.modules())
+    assert torch.equal(mean, before)

@@ -17,6 +17,8 @@ from trustml.core._twice import twice_differentiable
 
 _PRECISION: ContextVar[torch.dtype | None] = ContextVar("trustml_precision", default=None)
 _POOL = threading.local()
+# Flags, hooks and kernels belong to the module and the process: threads take turns.
+_TURN = threading.RLock()
 _NORMAL = sys.float_info.min  # half of it is subnormal
 # numpy warns if it first looks at these while subnormal numbers are flushed.
 np.finfo(np.float32), np.finfo(np.float64)
@@ -62,7 +64,7 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
     Attention runs with the plain (math) kernel meanwhile: fused kernels and fast paths have no
     second derivatives, and give a row other numbers alone than in a batch. What else torch cannot
     differentiate twice (EmbeddingBag), or does wrongly (weight norm), is written out. Subnormal
-    numbers are zero, which is faster.
+    numbers are zero, which is faster. Threads wait for each other.
 
     Parameters
     ----------
@@ -84,21 +86,20 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
     >>> net.training
     True
     """
-    flags = [(part, part.training) for part in module.modules()]
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    try:
-        for (
-            part,
-            _,
-        ) in flags:  # not module.eval(): what is exported refuses it, adapters merge in it
-            part.training = False
-        torch.backends.mha.set_fastpath_enabled(False)
-        with sdpa_kernel(SDPBackend.MATH), twice_differentiable(module), flushing_subnormals():
-            yield module
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
-        for part, training in flags:
-            part.training = training
+    with _TURN:
+        flags = [(part, part.training) for part in module.modules()]
+        fast_path = torch.backends.mha.get_fastpath_enabled()
+        try:
+            # Not module.eval(): what is exported refuses it, adapters merge in it.
+            for part, _ in flags:
+                part.training = False
+            torch.backends.mha.set_fastpath_enabled(False)
+            with sdpa_kernel(SDPBackend.MATH), twice_differentiable(module), flushing_subnormals():
+                yield module
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast_path)
+            for part, training in flags:
+                part.training = training
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,27 +28,35 @@ _FLAT = frozenset((
 ))  # fmt: skip
 
 
+class _Held(NamedTuple):
+    """The rows that are summed here, their graphs, and those rows whose graphs did not fit."""
+
+    rows: range
+    leaves: dict[str, Tensor]
+    kept: list[Product]
+    rest: range
+
+
 class GraphSum:
     """Σ over batches of a linear map (p, k) → (p, k), each batch's graph built once if it fits."""
 
     def __init__(self, objective: Objective, build: Build) -> None:
         self._objective, self._build = objective, build
-        self._kept: list[Product] = []
-        self._leaves: dict[str, Tensor] = {}
-        # The rows that are summed here, and those of them whose graphs did not fit.
-        self._rows: range | None = None
-        self._rest = range(0)
+        # Replaced as a whole, so that other threads see all of it or nothing.
+        self._held: _Held | None = None
 
     def __getstate__(self) -> dict[str, object]:
         """Leave the graphs behind: a copy builds its own at its first product."""
-        return self.__dict__ | {"_kept": [], "_leaves": {}, "_rows": None, "_rest": range(0)}
+        return self.__dict__ | {"_held": None}
 
     def __call__(self, vectors: Tensor, scale: float, shift: Tensor) -> Tensor:
         """Return scale · the sum of the products + shift ∘ vectors, accumulated in float64."""
-        rows = distributed.shard(len(self._objective.data))
+        rows, held = distributed.shard(len(self._objective.data)), self._held
 
         def own() -> Tensor | None:
-            return self._first(vectors, rows) if rows != self._rows else self._again(vectors)
+            if held is None or held.rows != rows:
+                return self._first(vectors, rows)
+            return self._again(vectors, held)
 
         total = distributed.all_sum(own).mul_(scale)
         if bool(shift.any()):
@@ -57,13 +65,14 @@ class GraphSum:
 
     def _first(self, vectors: Tensor, rows: range) -> Tensor | None:
         """Build graphs until the budget is spent; remember where the rest begins."""
-        self._kept, self._leaves, self._rows = [], self._objective.leaves(), None
-        row_bytes = self._row_bytes()
+        self._held, leaves = None, self._objective.leaves()
+        row_bytes = self._row_bytes(leaves)
         room = _GRAPH_BUDGET
+        kept: list[Product] = []
         done = 0
 
         def make(batch: Batch) -> tuple[Product, Tensor, int]:
-            product = self._make(batch)
+            product = self._make(batch, leaves)
             return product, product(vectors), len(batch)
 
         total = None
@@ -71,33 +80,33 @@ class GraphSum:
             total = _plus(total, part)
             room -= count * row_bytes
             if room >= 0:
-                self._kept.append(product)
+                kept.append(product)
                 done += count
             else:
                 room = -1
         # Last, so that a pass that was interrupted starts anew.
-        self._rest, self._rows = range(rows.start + done, rows.stop), rows
+        self._held = _Held(rows, leaves, kept, range(rows.start + done, rows.stop))
         return total
 
-    def _again(self, vectors: Tensor) -> Tensor | None:
+    def _again(self, vectors: Tensor, held: _Held) -> Tensor | None:
         total = None
-        for product in self._kept:
+        for product in held.kept:
             total = _plus(total, product(vectors))
-        for part in self._map(self._rest, lambda batch: self._make(batch)(vectors)):
+        for part in self._map(held.rest, lambda batch: self._make(batch, held.leaves)(vectors)):
             total = _plus(total, part)
         return total
 
-    def _make(self, batch: Batch) -> Product:
+    def _make(self, batch: Batch, leaves: dict[str, Tensor]) -> Product:
         with mixed_precision(None), torch.enable_grad():
-            return self._build(self._objective, self._leaves, batch)
+            return self._build(self._objective, leaves, batch)
 
     def _map(self, rows: range, fn: Callable[[Batch], T]) -> Iterator[T]:
         return map_batches(fn, self._objective.data, self._objective.batch_size, rows=rows)
 
-    def _row_bytes(self) -> int:
+    def _row_bytes(self, leaves: dict[str, Tensor]) -> int:
         """Measure the bytes that a row's graph holds, on a few rows."""
         probe = self._objective.data.rows(0, min(8, len(self._objective.data)))
-        own = {leaf.untyped_storage().data_ptr() for leaf in self._leaves.values()}
+        own = {leaf.untyped_storage().data_ptr() for leaf in leaves.values()}
         seen: dict[int, int] = {}
         held: list[Tensor] = []
 
@@ -109,7 +118,7 @@ class GraphSum:
             return len(held) - 1
 
         with torch.autograd.graph.saved_tensors_hooks(pack, held.__getitem__):
-            self._make(probe)
+            self._make(probe, leaves)
         held.clear()  # a saved output and its node hold each other: break the cycle
         return sum(seen.values()) // batch_length(probe.inputs) + 1
 
