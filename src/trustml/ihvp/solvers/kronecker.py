@@ -112,7 +112,8 @@ class _KroneckerFactorization(Factorization):
         self._rest_inverse = torch.where(self._rest > null, 1 / self._rest, 0.0)
         # Rotations in float32 leave a residual of about its rounding times the condition.
         single = max(largest) * _ROUNDING <= tol * self._min and _TINY < self._min < 1 / _TINY
-        self._dtype = operator.dtype if single else torch.float64
+        least = torch.promote_types(operator.dtype, torch.float32)
+        self._dtype = least if single else torch.float64
         self._closed = found is not None and self._dtype == operator.dtype
 
     def _approximate(self, operator: LinearOperator) -> KroneckerOperator:
