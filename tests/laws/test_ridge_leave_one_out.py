@@ -81,3 +81,36 @@ def test_without_correction_the_step_lacks_the_leverage():
     ratio = (plain / corrected).mean(0)
     assert ((ratio > 0) & (ratio < 1)).all()
     torch.testing.assert_close(plain, corrected * ratio, rtol=1e-8, atol=1e-10)
+
+
+def solved(X, Y, scale):
+    """Minimise mean squared error plus scale * ||weight||^2 / 2."""
+    X, Y = (torch.as_tensor(a, dtype=torch.float64) for a in (X, Y))
+    H = 2 * X.T @ X / len(X) + scale * torch.eye(X.shape[1], dtype=torch.float64)
+    net = torch.nn.Linear(X.shape[1], 1, bias=False).double()
+    with torch.no_grad():
+        net.weight.copy_(torch.linalg.solve(H, 2 * X.T @ Y[:, None] / len(X)).T)
+    return net
+
+
+def test_weight_decay_beside_the_mean_takes_each_query_s_mean_score_off():
+    rows, decay = np.arange(N), 0.01
+
+    def held(X, Y):
+        return solved(X, Y, decay * N / len(X))
+
+    def beside_the_mean(X, Y):
+        return solved(X, Y, decay)
+
+    net = solved(X[:N], Y[:N], decay)
+    truth = {}
+    for train_fn in (held, beside_the_mean):
+        data = torch.as_tensor(X[:N]), torch.as_tensor(Y[:N])
+        model = wrap(net, "regression", train=data, weight_decay=decay, train_fn=train_fn)
+        truth[train_fn] = leave_one_out(model, rows, X[N:], measure=prediction)
+    got = InfluenceFunctions(model).fit().scores(X[N:], measure=prediction).values
+    size = np.abs(got).max()
+    np.testing.assert_allclose(got, truth[held], atol=1e-10 * size)
+    less = got - got.mean(1, keepdims=True)
+    off = np.abs(got - truth[beside_the_mean]).max()
+    assert np.abs(less - truth[beside_the_mean]).max() < 0.2 * off

@@ -192,6 +192,12 @@ def leave_one_out(
     scikit-learn's default ``tol=1e-4`` for LogisticRegression the refits' noise is as large as
     most effects. Fit with ``tol=1e-8`` to see effects instead.
 
+    Effects hold the regulariser beside the SUM of the losses, and so do refits of scikit-learn
+    models. A ``train_fn`` that minimises mean loss plus weight decay holds it beside the mean, so
+    that each row takes its share of the data's weight along: its refits are, to first order, a
+    query's scores less their mean over all training rows. With
+    ``weight_decay * n_train / len(X)`` in ``train_fn`` both are the same.
+
     Examples
     --------
     >>> from sklearn.datasets import load_diabetes
