@@ -158,6 +158,7 @@ def test_bad_subsets():
     for kwargs, message in (
         ({"fraction": 1.5}, "fraction"),
         ({"subsets": 1}, "at least two"),
+        ({"subsets": np.eye(2, 80, dtype=bool)[[0, 0]]}, "2 that are all the same"),
         ({"subsets": np.ones((3, 79), bool)}, "boolean array"),
         ({"subsets": np.ones((3, 80))}, "boolean array"),
         ({"seeds": 0}, "positive integer"),

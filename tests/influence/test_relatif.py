@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from trustml.influence import InfluenceFunctions, RelatIF
+from trustml.influence import InfluenceFunctions, RelatIF, TracIn
 from trustml.model import wrap
 
 N, Q = 25, 4
@@ -81,3 +81,8 @@ def test_a_row_without_a_gradient_scores_nothing():
 def test_another_normalisation_is_refused(case):
     with pytest.raises(ValueError, match="normalisation must be one of 'theta', 'loss'"):
         RelatIF(case[0], normalisation="l2").fit()
+
+
+def test_another_method_is_refused(case):
+    with pytest.raises(TypeError, match="TracIn is"):
+        RelatIF(TracIn(case[0])).fit()

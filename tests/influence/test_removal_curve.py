@@ -57,6 +57,12 @@ def test_a_vector_of_scores_orders_the_rows_itself():
     np.testing.assert_array_equal(of_queries.values, of_rows.values)
 
 
+def test_one_order_needs_no_list():
+    model, Xq, effects = additive()
+    curve = removal_curve(effects, model, Xq, measure=output, orders="helpful", random_state=0)
+    assert curve.orders == ("helpful", "random")
+
+
 def test_rows_with_wrong_labels_harm_and_leaving_them_out_helps():
     model, Xq, yq = digits()
     scores = InfluenceFunctions(model).fit().scores(Xq, yq)

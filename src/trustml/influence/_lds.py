@@ -138,7 +138,7 @@ def linear_datamodeling_score(
     TypeError
         If there is neither a model with queries nor what ``retrain`` returned.
     ValueError
-        If shapes disagree, numbers are not finite, or there are fewer than two subsets.
+        If shapes disagree, numbers are not finite, or there are fewer than two different subsets.
 
     References
     ----------
@@ -184,8 +184,11 @@ def linear_datamodeling_score(
             random_state=random_state,
         )
     _check_shape(values, truth.values.shape[2], truth.keep.shape[1])
-    if len(truth.keep) < 2:
-        raise ValueError(f"a rank correlation needs at least two subsets, got {len(truth.keep)}")
+    if (truth.keep == truth.keep[0]).all():
+        raise ValueError(
+            f"a rank correlation needs at least two different subsets, got {len(truth.keep)}"
+            + (" that are all the same" if len(truth.keep) > 1 else "")
+        )
     actual = truth.mean
     check_finite(actual, "measurements of the retrained models")
     predicted = ~truth.keep @ values.T

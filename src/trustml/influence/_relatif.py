@@ -73,6 +73,11 @@ class RelatIF(Attributor):
     def _subject(self) -> tuple[Model, Objective]:
         influence = self.model
         if not isinstance(influence, InfluenceFunctions):
+            if isinstance(influence, Attributor) and not isinstance(influence, InfluenceFunctions):
+                raise TypeError(
+                    f"RelatIF divides scores of influence functions: {type(influence).__name__} is "
+                    "another method; pass InfluenceFunctions, or the model"
+                )
             influence = InfluenceFunctions(influence, correction="none")
         fitted = hasattr(influence, "inverse_")
         self.influence_ = influence if fitted else clone(influence).fit()

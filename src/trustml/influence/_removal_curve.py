@@ -95,7 +95,7 @@ def removal_curve(
     y: Any = None,
     *,
     fractions: Sequence[float] = (0.05, 0.1, 0.2, 0.3),
-    orders: Sequence[str] = _ORDERS,
+    orders: str | Sequence[str] = _ORDERS,
     draws: int = 3,
     seeds: int | Sequence[int] = 1,
     measure: Measure | None = None,
@@ -117,7 +117,7 @@ def removal_curve(
         hold; other rows, whether the choice of rows generalises.
     fractions : sequence of float in (0, 1)
         Shares of the training rows that are left out.
-    orders : sequence of {"helpful", "harmful"}
+    orders : {"helpful", "harmful"}, or a sequence of them
         Which ends of the order leave first.
     draws : int
         Random orders to compare with.
@@ -148,6 +148,7 @@ def removal_curve(
     model = as_model(model)
     model.require_train("removal_curve")
     n = 0 if model.train is None else len(model.train)
+    orders = (orders,) if isinstance(orders, str) else tuple(orders)
     for order in orders:
         check_choice(order, "orders", _ORDERS)
     draws = check_positive_int(draws, "draws")
