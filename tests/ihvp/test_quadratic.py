@@ -66,3 +66,13 @@ def test_products_are_enough():
     A = MatrixFree(lambda v: 2 * v, 1500, torch.float64, is_psd=True)
     assert top_eigenpairs(A, 1)[0].item() == pytest.approx(2)
     assert factorize(A, "cg").logdet() == pytest.approx(1500 * math.log(2))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_top_eigenpairs_of_large_matrices_of_hardly_any_rank(rank):
+    direction = rank * torch.ones(1200, 1, dtype=torch.float64)
+    A = MatrixFree(lambda v: direction @ (direction.T @ v), 1200, dtype=torch.float64)
+    values, vectors = top_eigenpairs(A, 2)
+    expected = torch.tensor([1200.0 * rank, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(values, expected, rtol=1e-9, atol=1e-6)
+    torch.testing.assert_close(vectors.T @ vectors, torch.eye(2, dtype=torch.float64))

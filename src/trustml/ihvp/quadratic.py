@@ -64,8 +64,15 @@ def top_eigenpairs(
     else:
         from scipy.sparse.linalg import eigsh
 
-        start = probes(operator, 1)[:, 0].cpu().numpy()
-        found, basis = eigsh(operator.to_scipy(), k=k, which="LA", tol=tol, v0=start)
+        # Not signs: these are orthogonal to a vector of ones once in a while.
+        generator = torch.Generator().manual_seed(0)
+        start = torch.randn(operator.size, 1, generator=generator, dtype=torch.float64)
+        start = start.to(operator.device, operator.dtype)
+        if not bool(operator.matmat(start).any()):  # only zero does that, and ARPACK refuses it
+            eye = torch.eye(operator.size, k, dtype=operator.dtype, device=operator.device)
+            return eye.new_zeros(k), eye
+        v0 = start[:, 0].cpu().numpy()
+        found, basis = eigsh(operator.to_scipy(), k=k, which="LA", tol=tol, v0=v0)
         values = torch.as_tensor(found[::-1].copy(), device=operator.device)
         vectors = torch.as_tensor(basis[:, ::-1].copy(), device=operator.device)
     return values.to(operator.dtype), vectors.to(operator.dtype)
