@@ -236,3 +236,13 @@ def test_the_ranking_prints_as_a_table():
     assert lines[2].split()[0] == str(found.order[0])
     assert lines[2].split()[2] in words
     assert lines[-1] == "... 140 more rows: to_frame()"
+
+
+def test_language_models_are_ranked_by_their_loss():
+    X = torch.arange(24).reshape(6, 4) % 5
+    net = torch.nn.Sequential(torch.nn.Embedding(5, 3), torch.nn.Linear(3, 5))
+    model = wrap(net, task="language-modeling", train=(X, X.roll(-1, 1)))
+    found = find_mislabeled(model)
+    assert found.method == "loss"
+    expected = model.loss_fn(net(X), X.roll(-1, 1)).detach()
+    np.testing.assert_allclose(found.scores, expected, rtol=1e-5)

@@ -99,7 +99,8 @@ def find_mislabeled(model: Any, method: Method = "auto") -> MislabelRanking:
         row's loss under the model that has not seen it, to one Newton step. "self_influence": how
         much the row lowers its own loss by being there. "loss": its training loss; "margin": by
         how much another class has the larger logit: two plain baselines. "auto": "tangent" for
-        classifiers, "leave_one_out" otherwise, "self_influence" of an Attributor.
+        classifiers, "loss" for language models, "leave_one_out" for regression, "self_influence" of
+        an Attributor.
 
     Returns
     -------
@@ -158,6 +159,8 @@ def find_mislabeled(model: Any, method: Method = "auto") -> MislabelRanking:
 def _suited(source: Any, model: Model) -> Method:
     if not isinstance(source, (Model, InfluenceFunctions)):
         return "self_influence"
+    if model.task == "language-modeling":
+        return "loss"  # the others need a direction for each output of each token
     return "tangent" if model.task in ("classification", "multilabel") else "leave_one_out"
 
 
