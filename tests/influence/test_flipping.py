@@ -109,7 +109,6 @@ def test_where_a_newton_step_overshoots_refits_lead_the_search():
     influence = InfluenceFunctions(wrap(estimator, train=(X[:200], y[:200]))).fit()
     found = flipping_subset(influence, X[200:201])
     assert found.found
-    assert found.margin_newton > 0  # the step alone says no
     kept = np.setdiff1d(np.arange(200), found.indices)
     refit = clone(estimator).fit(X[kept], y[kept])
     assert refit.predict(X[200:201]) != estimator.predict(X[200:201])

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_diabetes, load_digits
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -179,3 +179,17 @@ def test_further_steps_reach_the_refit_and_stop_when_they_do_not_help():
     assert inf.removal_.steps < 5  # nothing is left to remove
     with pytest.raises(ValueError, match="steps"):
         inf.remove([0], steps=0)
+
+
+def test_a_step_that_leads_too_far_is_halved():
+    Xb, yb = load_breast_cancer(return_X_y=True)
+    Xb = StandardScaler().fit_transform(Xb)
+    estimator = LogisticRegression(C=1e3, tol=1e-8, max_iter=20000).fit(Xb, yb)
+    model = wrap(estimator, train=(Xb, yb))
+    inf = InfluenceFunctions(model).fit()
+    gone = np.random.default_rng(0).choice(len(yb), 284, replace=False)
+    kept = np.setdiff1d(np.arange(len(yb)), gone)
+    with pytest.warns(ConvergenceWarning, match="pull"):
+        removed = inf.remove(gone)
+    assert inf.removal_.remaining < 1  # the full step would leave several times what there was
+    assert removed.loss(Xb[kept], yb[kept]).mean() < model.loss(Xb[kept], yb[kept]).mean()

@@ -22,6 +22,7 @@ from trustml.influence._train_rows import TrainRows
 from trustml.warnings import ConvergenceWarning
 
 DOUBTFUL = 0.5  # of the removed rows' pull on the parameters is still there after the step
+_HALVINGS = 6  # of a step that leaves more in the gradient than there was
 _ENOUGH = 1e-3  # of the pull is left: another step would change nothing that matters
 
 
@@ -110,6 +111,13 @@ def newton_step(
     # A model that is not at a minimum keeps the gradient it had; only the rest counts as error.
     size = float(pull.norm())
     remaining = float((after - full).norm()) / size if size > 0 else 0.0
+    for _ in range(_HALVINGS):
+        if remaining <= 1:
+            break
+        # Too far: the curvature at θ does not reach that way, and the model would be worse.
+        shorter = step / 2
+        nearer = rest.at(objective.space.vector() + shorter).gradient()
+        step, after, remaining = shorter, nearer, float((nearer - full).norm()) / size
     taken = 1
     while taken < most and remaining > _ENOUGH:
         longer = step - left.solve(after - full).x
