@@ -61,11 +61,13 @@ class NanoGpt(nn.Module):
 NETWORKS = {
     "logistic": lambda: perceptron(64, 10),  # 650 parameters
     "digits-mlp": lambda: perceptron(64, 64, 32, 10),  # 6,570
+    "digits-wide": lambda: perceptron(64, 128, 64, 10),  # 17,226
     "mnist-mlp-42k": lambda: perceptron(196, 160, 60, 10),  # 41,790
     "mnist-mlp-235k": lambda: perceptron(784, 256, 128, 10),  # 235,146
     "cnn": lambda: convolutional(16, 32, 64),  # 105,866
     "small-cnn": lambda: convolutional(4, 8, 16),  # 6,786
     "nano-gpt": NanoGpt,  # 6,753
+    "small-gpt": lambda: NanoGpt(width=8, layers=1),
 }
 
 

@@ -35,7 +35,6 @@ OURS = [("trustml", "all defaults"), ("trustml", "auto, damping auto"), ("trustm
 QUICK_PEERS = [("pydvl", "Nystroem rank 300"), ("kronfluence", "EK-FAC"), ("dattri", "EK-FAC")]
 PEERS = [
     *QUICK_PEERS, ("pydvl", "Arnoldi rank 100"), ("pydvl", "EK-FAC"),
-    
     ("curvlinops", "EK-FAC (type-2)"), ("curvlinops", "EK-FAC (Monte Carlo)"),
     ("kronfluence", "EK-FAC (default damping 1e-8)"), ("dattri", "TRAK 512"),
     ("trak", "TRAK 512"), ("captum", "Arnoldi (default)"), ("captum", "Arnoldi (200 of 200)"),
