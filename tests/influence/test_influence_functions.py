@@ -187,12 +187,11 @@ def test_float32_agrees_with_float64():
     assert float((got.double() - want).norm() / want.norm()) < 1e-4
 
 
-def test_streamed_gradients_are_the_held_ones(dense, monkeypatch):
+def test_gradients_in_small_blocks_are_the_same(dense, monkeypatch):
     model, Xq, yq, _ = dense
     held = InfluenceFunctions(model, damping=0.1).fit()
     monkeypatch.setattr("trustml.influence._train_rows.BUDGET", 300)
     streamed = InfluenceFunctions(model, damping=0.1).fit()
-    assert not streamed._effects._fits
     torch.testing.assert_close(streamed.scores(Xq, yq).values, held.scores(Xq, yq).values)
     torch.testing.assert_close(streamed.parameter_changes([3, 1]), held.parameter_changes([3, 1]))
     np.testing.assert_allclose(streamed.self_influence(), held.self_influence())

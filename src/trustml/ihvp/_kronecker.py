@@ -202,11 +202,13 @@ class KroneckerOperator(LinearOperator):
 
     def matmat(self, vectors: Tensor) -> Tensor:
         """Return the product with ``vectors`` of shape (p, k)."""
-        product = torch.empty_like(vectors)
-        product[self.rest] = self.rest_values.to(vectors.dtype)[:, None] * vectors[self.rest]
+        wide = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+        product = torch.empty_like(wide)
+        product[self.rest] = self.rest_values.to(wide.dtype)[:, None] * wide[self.rest]
         for block in self.blocks:
-            block.restore(block.values.to(vectors.dtype) * block.rotate(vectors.T), product.T)
-        return product.addcmul_(self.shift.to(vectors.dtype)[:, None], vectors)
+            block.restore(block.values.to(wide.dtype) * block.rotate(wide.T), product.T)
+        product.addcmul_(self.shift.to(wide.dtype)[:, None], wide)
+        return product.to(vectors.dtype)
 
     def dense(self) -> Tensor:
         """Return the matrix in float64."""

@@ -92,7 +92,6 @@ class ScoreBlocks:
         if folder is None:
             scores, solutions = answer(self.queries)
             return scores, Certificate.of(solutions, self.damping)
-        self.rows.hold()
         plain = {
             key: value if isinstance(value, _PLAIN) else described(value)
             for key, value in settings.items()

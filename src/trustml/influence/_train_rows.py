@@ -1,4 +1,4 @@
-"""The training rows' loss gradients: held where they fit, computed batch by batch where not."""
+"""The training rows' loss gradients, computed batch by batch and never held together."""
 
 from __future__ import annotations
 
@@ -44,9 +44,6 @@ class TrainRows:
 
     def __init__(self, objective: Objective, cotangents: Tensor | None = None) -> None:
         self.objective, self._given = objective, cotangents
-        self._fits = len(objective.data) * objective.space.size <= BUDGET
-        self._held: Tensor | None = None
-        self._asked = False
 
     @property
     def cotangents(self) -> Tensor:
@@ -55,15 +52,8 @@ class TrainRows:
             self._given = loss_cotangents(self.objective)
         return self._given
 
-    def hold(self) -> None:
-        """Have every question answered alike to the last bit, the first one too."""
-        self._asked = True
-
     def dot(self, vectors: Tensor) -> Tensor:
         """Return the gradients times ``vectors`` (p, k), shape (n, k)."""
-        if self._fits and self._asked:
-            return self._all() @ vectors
-        self._asked = True  # rows are worth holding from the second question on
         gradients = self.objective.gradients
 
         def part(batch: Batch) -> Tensor:
@@ -81,22 +71,6 @@ class TrainRows:
 
     def rows(self, indices: Tensor) -> Tensor:
         """Return the gradients at ``indices``, shape (m, p)."""
-        if self._fits:
-            return self._all()[indices.to(self.objective.space.device)]
-        return self._compute(indices)
-
-    def total(self, indices: Tensor) -> Tensor:
-        """Return the sum of the gradients at ``indices``, shape (p,), without holding them."""
-        size = rows_at_once(self.objective.space.size)
-        return torch.stack([self.rows(part).sum(0) for part in torch.split(indices, size)]).sum(0)
-
-    def _all(self) -> Tensor:
-        if self._held is None:
-            self._held = self._compute(torch.arange(len(self.objective.data)))
-            self._asked = True
-        return self._held
-
-    def _compute(self, indices: Tensor) -> Tensor:
         gradients = self.objective.gradients
 
         def part(batch: Batch) -> Tensor:
@@ -105,3 +79,8 @@ class TrainRows:
 
         data = self.objective.data.subset(indices)
         return self.objective.collect(part, data, rows_at_once(self.objective.space.size))
+
+    def total(self, indices: Tensor) -> Tensor:
+        """Return the sum of the gradients at ``indices``, shape (p,), without holding them."""
+        size = rows_at_once(self.objective.space.size)
+        return torch.stack([self.rows(part).sum(0) for part in torch.split(indices, size)]).sum(0)
