@@ -116,21 +116,22 @@ class Factorization(ABC):
             b = columns[:, part] if every else columns[:, part][:, nonzero]
             unit, scale = _scaled(b)
             applied = self._apply(unit)
-            answer = (applied.x * scale).to(columns.dtype)
+            plain = bool((scale == 1).all())
+            answer = (applied.x if plain else applied.x * scale).to(columns.dtype)
             if not _all_finite(answer):
                 raise ValueError(
                     f"the answer overflows {columns.dtype}: right-hand sides are as large as "
                     f"{float(b.abs().max()):.1e} for this matrix; scale them, or the loss"
                 )
-            found = answer.double() / scale
-            error, products = applied.residual, products + applied.products
-            if applied.norms is not None:
-                norms = applied.norms
-            elif error is not None and torch.equal(found, applied.x):
-                norms = relative_norms(error, unit)
-            else:
-                norms = relative_norms(unit - self._product(found), unit)
-                products += found.shape[1]
+            products += applied.products
+            norms = applied.norms
+            if norms is None:
+                found = answer.double() / scale
+                if applied.residual is not None and torch.equal(found, applied.x):
+                    norms = relative_norms(applied.residual, unit)
+                else:
+                    norms = relative_norms(unit - self._product(found), unit)
+                    products += found.shape[1]
             place = torch.arange(start, start + len(nonzero), device=x.device)[nonzero]
             where = part if every else place
             x[:, where], residual[where] = answer, norms
@@ -266,13 +267,18 @@ def _all_finite(x: Tensor) -> bool:
     return math.isfinite(float(x.sum())) or bool(torch.isfinite(x).all())
 
 
+# Sizes whose squares and quotients stay far from overflow, in float32 too.
+_SAFE = 1e-12
+
+
 def _scaled(b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return float64 columns of size one, and what they were divided by: norms cannot overflow."""
-    b = b.double()
-    size = b.abs().amax(dim=0)
+    """Return float64 columns whose norms cannot overflow, and what they were divided by."""
+    size = b.abs().amax(dim=0).double()
+    if bool(((size > _SAFE) & (size < 1 / _SAFE)).all()):
+        return b.double(), torch.ones_like(size)
     # A power of two: scaling rounds nothing.
     scale = torch.where(size > 0, torch.exp2(size.log2().floor()), 1.0)
-    return b / scale, scale
+    return b.double() / scale, scale
 
 
 NOT_FINITE = (
