@@ -11,9 +11,9 @@ from torch import Tensor
 from trustml.core import distributed
 from trustml.ihvp.operators import LinearOperator
 from trustml.ihvp.preconditioners import Preconditioner, build_preconditioner
-from trustml.ihvp.quadratic import hutchinson_trace, lanczos_logdet
 from trustml.ihvp.solution import Status
-from trustml.ihvp.solvers.base import NOT_FINITE, Applied, Factorization
+from trustml.ihvp.solvers.base import Applied
+from trustml.ihvp.solvers.iterative import IterativeFactorization, checked
 from trustml.ihvp.solvers.krylov import Directions, Matrix, identity, solve_block
 from trustml.ihvp.solvers.probing import choose_preconditioner
 
@@ -27,7 +27,7 @@ _WORK = 2**31
 _JUDGE = 100.0
 
 
-class ConjugateGradientFactorization(Factorization):
+class ConjugateGradientFactorization(IterativeFactorization):
     """Conjugate gradients on blocks of right-hand sides, with float64 recurrences.
 
     The search directions of a block are orthonormalised, so dependent, equal or zero columns
@@ -143,28 +143,10 @@ class ConjugateGradientFactorization(Factorization):
         )
 
     def _multiply(self, x: Tensor) -> Tensor:
-        return _checked(self.operator.matmat(x.to(self.operator.dtype)))
+        return checked(self.operator.matmat(x.to(self.operator.dtype)))
 
     def _product(self, x: Tensor) -> Tensor:
-        return _checked(self._exact.matmat(x.to(self._exact.dtype)))
-
-    def _quadratic_form(self, b: Tensor) -> Tensor:
-        solution = self._solve(b.to(self.operator.dtype), stacklevel=4)
-        return (b * solution.x.double()).sum(dim=0)
-
-    def logdet(self) -> float:
-        """Estimate log det A by stochastic Lanczos quadrature with fixed probes."""
-        return lanczos_logdet(self.operator)
-
-    def trace(self) -> float:
-        """Estimate the trace of A⁻¹ by Hutchinson's estimator with fixed probes."""
-        return hutchinson_trace(self.operator, lambda z: self._solve(z, stacklevel=5).x)
-
-
-def _checked(product: Tensor) -> Tensor:
-    if not bool(torch.isfinite(product).all()):
-        raise ValueError(NOT_FINITE)
-    return product.double()
+        return checked(self._exact.matmat(x.to(self._exact.dtype)))
 
 
 def _measured(part: Applied) -> Tensor:

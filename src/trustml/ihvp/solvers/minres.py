@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from trustml.ihvp.operators import LinearOperator
-from trustml.ihvp.quadratic import hutchinson_trace, lanczos_logdet
 from trustml.ihvp.solution import Status
-from trustml.ihvp.solvers.base import NOT_FINITE, Applied, Factorization
+from trustml.ihvp.solvers.base import Applied
+from trustml.ihvp.solvers.iterative import IterativeFactorization, checked
 
 # Ritz values are computed from the Lanczos matrices of so many columns and steps.
 _LOOKED_AT, _LOOKED_FAR = 8, 200
@@ -22,7 +22,7 @@ _STATIONARY = 300.0
 _PATIENCE = 20
 
 
-class MinresFactorization(Factorization):
+class MinresFactorization(IterativeFactorization):
     """Minimal residuals over Krylov spaces, all columns side by side, in float64 recurrences.
 
     It needs no positive definiteness: residuals never grow. For a singular matrix it converges to
@@ -106,22 +106,7 @@ class MinresFactorization(Factorization):
         return x.to(self.operator.dtype).double()
 
     def _product(self, x: Tensor) -> Tensor:
-        product = self.operator.matmat(x.to(self.operator.dtype)).double()
-        if not bool(torch.isfinite(product).all()):
-            raise ValueError(NOT_FINITE)
-        return product
-
-    def _quadratic_form(self, b: Tensor) -> Tensor:
-        solution = self._solve(b.to(self.operator.dtype), stacklevel=4)
-        return (b * solution.x.double()).sum(dim=0)
-
-    def logdet(self) -> float:
-        """Estimate log det A by stochastic Lanczos quadrature with fixed probes."""
-        return lanczos_logdet(self.operator)
-
-    def trace(self) -> float:
-        """Estimate the trace of A⁻¹ by Hutchinson's estimator with fixed probes."""
-        return hutchinson_trace(self.operator, lambda z: self._solve(z, stacklevel=5).x)
+        return checked(self.operator.matmat(x.to(self.operator.dtype)))
 
 
 class _Run:

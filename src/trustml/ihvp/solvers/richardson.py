@@ -16,9 +16,10 @@ from torch import Tensor
 from trustml.ihvp.matrices import Diagonal
 from trustml.ihvp.objective import Objective
 from trustml.ihvp.operators import Damped, LinearOperator, Restricted, Scaled, Sum, leaves
-from trustml.ihvp.quadratic import hutchinson_trace, is_null, lanczos, lanczos_logdet, probes
+from trustml.ihvp.quadratic import is_null, lanczos, probes
 from trustml.ihvp.solution import Status
-from trustml.ihvp.solvers.base import NOT_FINITE, Applied, Factorization
+from trustml.ihvp.solvers.base import Applied
+from trustml.ihvp.solvers.iterative import IterativeFactorization, checked
 
 Multiply = Callable[[Tensor], Tensor]
 # Mini-batches that the data are cut into, and the rows that one has at least.
@@ -101,7 +102,7 @@ def _on_rows(operator: LinearOperator, rows: Tensor, count: int) -> LinearOperat
     return Sum(Scaled(curvature, float(count)), Diagonal((1.0 - count) * objective.weight_decay))
 
 
-class RichardsonFactorization(Factorization):
+class RichardsonFactorization(IterativeFactorization):
     """What LiSSA, the Neumann series and ASTRA share.
 
     Parameters
@@ -132,8 +133,7 @@ class RichardsonFactorization(Factorization):
         self._budget = max_iterations or _DEFAULT_PRODUCTS
         self.method_reason = reason
         values = lanczos(operator, probes(operator, 1)[:, 0], 4 * _LANCZOS_STEPS).ritz()[0]
-        if not bool(torch.isfinite(values).all()):
-            raise ValueError(NOT_FINITE)
+        checked(values)
         self._min_ritz, self._max_ritz = float(values[0]), float(values[-1])
         self._prepare()
 
@@ -206,22 +206,7 @@ class RichardsonFactorization(Factorization):
         return columns if self._precondition is None else self._precondition(columns)
 
     def _product(self, x: Tensor) -> Tensor:
-        product = self.operator.matmat(x.to(self.operator.dtype)).double()
-        if not bool(torch.isfinite(product).all()):
-            raise ValueError(NOT_FINITE)
-        return product
-
-    def _quadratic_form(self, b: Tensor) -> Tensor:
-        solution = self._solve(b.to(self.operator.dtype), stacklevel=4)
-        return (b * solution.x.double()).sum(dim=0)
-
-    def logdet(self) -> float:
-        """Estimate log det A by stochastic Lanczos quadrature with fixed probes."""
-        return lanczos_logdet(self.operator)
-
-    def trace(self) -> float:
-        """Estimate the trace of A⁻¹ by Hutchinson's estimator with fixed probes."""
-        return hutchinson_trace(self.operator, lambda z: self._solve(z, stacklevel=5).x)
+        return checked(self.operator.matmat(x.to(self.operator.dtype)))
 
 
 def largest_of_parts(batches: MiniBatches, precondition: Multiply | None = None) -> float:
