@@ -1,5 +1,6 @@
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -204,3 +205,18 @@ def test_layers_without_kronecker_structure_are_no_candidate():
     found = ihvp.solve(ihvp.GaussNewton(J) + 1e-2, sides(3), "astra", tol=1e-6)
     assert found.converged.all()
     assert "Nystrom" in found.method_reason
+
+
+def test_threads_that_share_a_factorisation_take_turns():
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(60, 60, generator=generator, dtype=torch.float64)
+    A = ihvp.Dense(root @ root.T / 60 + torch.diag(torch.linspace(0.1, 2, 60, dtype=torch.float64)))
+    inverse = ihvp.factorize(A, "cg", tol=1e-8)
+    B = torch.randn(8, 60, 5, generator=generator, dtype=torch.float64)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(inverse.solve, B))
+    for b, solution in zip(B, found, strict=True):
+        assert solution.converged.all()
+        torch.testing.assert_close(
+            solution.x, torch.linalg.solve(A.dense(), b), rtol=1e-5, atol=1e-6
+        )

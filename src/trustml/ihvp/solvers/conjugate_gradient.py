@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from typing import Any
 
 import torch
@@ -25,6 +26,10 @@ _HISTORY = 2**28
 _WORK = 2**31
 # Below so many units of its rounding, a float32 product cannot judge a residual.
 _JUDGE = 100.0
+
+
+# Threads that share a factorisation share its directions; products take turns anyway.
+_ONE_AT_A_TIME = threading.RLock()
 
 
 class ConjugateGradientFactorization(IterativeFactorization):
@@ -94,7 +99,9 @@ class ConjugateGradientFactorization(IterativeFactorization):
 
     def _apply(self, b: Tensor) -> Applied:
         # In its own part of a pass a process may not change what must stay alike on all.
-        return (copy.copy(self) if distributed.inside_pass() else self)._answer(b)
+        asked = copy.copy(self) if distributed.inside_pass() else self
+        with _ONE_AT_A_TIME:
+            return asked._answer(b)
 
     def _answer(self, b: Tensor) -> Applied:
         spent = 0
