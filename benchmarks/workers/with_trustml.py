@@ -11,6 +11,7 @@ import torch
 
 import trustml
 from _measure import load, main
+from trustml.core.losses import CrossEntropy
 from trustml.ihvp import Ekfac
 from trustml.influence import InfluenceFunctions
 
@@ -20,9 +21,13 @@ def scores(
     queries: int | None = None, scale: str = "raw", damping: float | str | None = None,
 ) -> tuple:  # fmt: skip
     net, train, (X, y) = load(task)
-    job = "language-modeling" if train[1].ndim == 2 else "classification"
+    job, loss = "classification", None
+    if train[1].ndim == 2:  # the tasks sum over the tokens of a row, where ours is their mean
+        job = "language-modeling"
+        classes = net(X[:1]).shape[-1]
+        loss = CrossEntropy(weight=torch.full((classes,), float(train[1].shape[1])))
     model = trustml.wrap(
-        net, task=job, train=train, batch_size=task.get("batch") or "auto",
+        net, task=job, loss=loss, train=train, batch_size=task.get("batch") or "auto",
         weight_decay=task.get("weight_decay", 0.0),
     )  # fmt: skip
     influence = InfluenceFunctions(

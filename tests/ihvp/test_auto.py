@@ -4,7 +4,8 @@ from sklearn.datasets import load_iris
 from torch import nn
 
 from trustml import ihvp
-from trustml.ihvp.auto import _forward_uses, choose_method
+from trustml.ihvp.auto import choose_method
+from trustml.ihvp.graphs import _forward_uses
 from trustml.warnings import BackendWarning
 
 

@@ -80,7 +80,7 @@ def test_the_sketched_certificate_is_an_upper_bound(task):
     generator = torch.Generator().manual_seed(1)
     x = inverse.apply(B) + 1e-2 * torch.randn(B.shape, generator=generator, dtype=B.dtype)
     true = (B - A.dense() @ x).norm(dim=0) / B.norm(dim=0)
-    bound = inverse._bound(x, B)
+    bound = inverse._sketch.bound(x, B)
     assert bool((true <= bound).all())
     assert float((true / bound).mean()) > 0.4
 

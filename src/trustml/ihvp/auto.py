@@ -6,27 +6,26 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trustml.core.distributed import agreed
 from trustml.core.memory import gigabytes, total
 from trustml.core.validation import check_choice, check_positive_int
-from trustml.ihvp.objective import Objective
+from trustml.ihvp.graphs import product_flops
 from trustml.ihvp.operators import LinearOperator, leaves
 from trustml.ihvp.preconditioners import Preconditioner
 from trustml.ihvp.quadratic import probes
 from trustml.ihvp.solution import Solution
 from trustml.ihvp.solvers import SOLVERS, Factorization
-from trustml.ihvp.solvers.compressed import SINGLE, SKETCH, select_rows
+from trustml.ihvp.solvers.compressed import SINGLE, select_rows
 from trustml.ihvp.solvers.conjugate_gradient import ConjugateGradientFactorization
 from trustml.ihvp.solvers.dual import as_factored, why_not_dual
 from trustml.ihvp.solvers.kronecker import closed_form
+from trustml.ihvp.solvers.sketch import SKETCH
 
 # An exact direct solve of so many operations (a fraction of a second of one core) is taken without
 # looking further.
 _CHEAP = 2e10
-# Operations a use of a parameter and column, in one product.
-_FLOPS = 12
 # Iterations of CG: what it may be taken to need unseen, the least that it could need, and what is
 # tried on how many columns before a choice that depends on them.
 _ITERATIONS, _LEAST, _TRIED, _COLUMNS = 30, 2, 20, 8
@@ -34,7 +33,6 @@ _ITERATIONS, _LEAST, _TRIED, _COLUMNS = 30, 2, 20, 8
 _SHARED = 3
 # Numbers a row in the factors of the output Hessians, above which their norms are not asked for.
 _FACTORS = 2**16
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # Right-hand sides that are expected of a factorisation.
 _MANY = 1000
 
@@ -217,7 +215,7 @@ def _direct_costs(
         flops = rows * rows * p + rows**3 / 3 + 8 * rows * p * columns
         costs["dual"] = _Cost(flops, told if rows else f"p = {p}: the matrix is diagonal")
     if 32 * p * p <= memory:
-        assemble = rows * p * p if rows is not None else p * product
+        assemble = p * product if rows is None else p * min(rows * p, product)
         told = f"p = {p}: the dense matrix is cheap, and exact"
         costs["cholesky"] = _Cost(assemble + p**3 / 3 + 4 * p * p * columns, told)
     return costs
@@ -250,8 +248,7 @@ def _products_needed(A: LinearOperator, columns: int, tol: float, most: float) -
         return float(_ITERATIONS * columns)
     probe = ConjugateGradientFactorization(A, tol, _TRIED, preconditioner="none")
     found = probe._apply(probes(A, tried).double())
-    left = 1.0 if found.residual is None else float(found.residual.norm(dim=0).max())
-    left /= A.size**0.5
+    left = 1.0 if found.norms is None else float(found.norms.max())
     longer = math.log(tol) / math.log(left) if tol < left < 0.9 else 1.0 if left <= tol else 50.0
     # Many columns share a space of search directions: at most what each would take alone, as a
     # rule some probes' worth of directions and two products a column.
@@ -267,29 +264,8 @@ def _product_flops(A: LinearOperator) -> float:
         if objective is None:
             total += 2.0 * leaf.size**2
         else:
-            total += _FLOPS * len(objective.data) * _forward_uses(objective)
+            total += len(objective.data) * product_flops(objective)
     return total
-
-
-def _forward_uses(objective: Objective) -> float:
-    """Count how often one row's forward pass uses a weight: more than p for convolutions."""
-    uses = [float(objective.space.size)]
-
-    def count(layer: nn.Module, _: object, out: object) -> None:
-        weight = getattr(layer, "weight", None)
-        if isinstance(layer, _CONVOLUTIONS) and weight is not None and isinstance(out, Tensor):
-            # Convolutions in float64 run at a third of a matrix product's speed.
-            uses.append(3.0 * weight.numel() * out[0, 0].numel())
-        elif isinstance(layer, nn.Linear) and isinstance(out, Tensor):
-            uses.append(float(layer.weight.numel() * (out[0].numel() // out.shape[-1] - 1)))
-
-    handles = [layer.register_forward_hook(count) for layer in objective.module.modules()]
-    try:
-        objective.outputs(objective.data.rows(0, 1).inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return sum(uses)
 
 
 def memory_budget() -> float:

@@ -11,10 +11,17 @@ from trustml.core import distributed
 from trustml.core.batches import Batch, map_batches
 from trustml.core.losses import Autodiff, CrossEntropy, OutputLoss
 from trustml.ihvp._intake import check_dense
-from trustml.ihvp.graphs import GraphSum, Product, backward_columns, join, split
+from trustml.ihvp.graphs import (
+    GraphSum,
+    Product,
+    backward_columns,
+    join,
+    product_flops,
+    split,
+)
 from trustml.ihvp.last_layer import is_linear, linear_dense, linear_diagonal
 from trustml.ihvp.objective import Objective, check_objective
-from trustml.ihvp.operators import FactoredOperator
+from trustml.ihvp.operators import FactoredOperator, dense_from_products
 
 # Factors of one batch stay below this many numbers.
 FACTOR_BUDGET = 2**23
@@ -110,7 +117,9 @@ class GaussNewton(FactoredOperator):
         """Return the matrix in float64, computed in float64."""
         exact = self.double()
         if not is_linear(exact.objective):
-            return dense_from_factors(exact)
+            # Many outputs a row: p products take less than all rows of the K_i.
+            few = self._rank * self.size <= product_flops(exact.objective)
+            return dense_from_factors(exact) if few else dense_from_products(exact)
         total = linear_dense(exact.objective).mul_(self.scale)
         total.diagonal().add_(exact.shift)
         return total

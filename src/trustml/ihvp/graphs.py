@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trustml.core import distributed
 from trustml.core.batches import Batch, batch_length, map_batches
@@ -20,7 +20,10 @@ Build = Callable[[Objective, dict[str, Tensor], Batch], Product]
 # Graphs of all batches together stay below this many bytes; later batches are rebuilt each time.
 _GRAPH_BUDGET = 2**30
 # Columns that are pulled back through a graph at once, where that is the faster way.
-_TOGETHER = 8
+_TOGETHER = 16
+# Operations a use of a parameter, in one product with one vector.
+_FLOPS = 12
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _FLAT = frozenset((
     "Add", "Addmm", "Div", "Elu", "Expand", "Gelu", "LeakyRelu", "LogSoftmax", "Mean", "Mm", "Mul",
     "Neg", "Pow", "Relu", "ReshapeAlias", "Sigmoid", "Silu", "Softmax", "Softplus", "Squeeze",
@@ -191,3 +194,29 @@ def split(vectors: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
 def join(blocks: Sequence[Tensor]) -> Tensor:
     """Undo ``split``: blocks (k, *shape) to columns (p, k)."""
     return torch.cat([block.reshape(len(block), -1).T for block in blocks])
+
+
+def product_flops(objective: Objective) -> float:
+    """Guess the operations that one product with one vector takes for each row of the data."""
+    return _FLOPS * _forward_uses(objective)
+
+
+def _forward_uses(objective: Objective) -> float:
+    """Count how often one row's forward pass uses a weight: more than p for convolutions."""
+    uses = [float(objective.space.size)]
+
+    def count(layer: nn.Module, _: object, out: object) -> None:
+        weight = getattr(layer, "weight", None)
+        if isinstance(layer, _CONVOLUTIONS) and weight is not None and isinstance(out, Tensor):
+            # Convolutions in float64 run at a third of a matrix product's speed.
+            uses.append(3.0 * weight.numel() * out[0, 0].numel())
+        elif isinstance(layer, nn.Linear) and isinstance(out, Tensor):
+            uses.append(float(layer.weight.numel() * (out[0].numel() // out.shape[-1] - 1)))
+
+    handles = [layer.register_forward_hook(count) for layer in objective.module.modules()]
+    try:
+        objective.outputs(objective.data.rows(0, 1).inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sum(uses)

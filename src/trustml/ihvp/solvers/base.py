@@ -19,9 +19,8 @@ from trustml.ihvp.solution import Solution, Status, relative_norms, warn_if_doub
 class Applied:
     """What a method hands back for a block of nonzero right-hand sides, all in float64.
 
-    ``products`` counts the columns that the exact operator was multiplied with. ``residual`` is
-    b − A x by such a product with exactly this x, where the method has measured it: it then is the
-    certificate; ``norms`` are its relative norms, where the method knows these alone.
+    ``products`` counts the columns that the exact operator was multiplied with. ``norms`` are the
+    relative norms of b − A x for exactly this x, where the method knows them: the certificate.
     """
 
     x: Tensor
@@ -29,7 +28,6 @@ class Applied:
     status: Status
     min_ritz: float
     products: int = 0
-    residual: Tensor | None = None
     norms: Tensor | None = None
 
 
@@ -124,14 +122,10 @@ class Factorization(ABC):
                     f"{float(b.abs().max()):.1e} for this matrix; scale them, or the loss"
                 )
             products += applied.products
-            norms = applied.norms
-            if norms is None:
-                found = answer.double() / scale
-                if applied.residual is not None and torch.equal(found, applied.x):
-                    norms = relative_norms(applied.residual, unit)
-                else:
-                    norms = relative_norms(unit - self._product(found), unit)
-                    products += found.shape[1]
+            norms, found = applied.norms, answer.double() / scale
+            if norms is None or not torch.equal(found, applied.x):
+                norms = relative_norms(unit - self._product(found), unit)
+                products += found.shape[1]
             place = torch.arange(start, start + len(nonzero), device=x.device)[nonzero]
             where = part if every else place
             x[:, where], residual[where] = answer, norms

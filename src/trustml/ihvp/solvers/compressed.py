@@ -4,9 +4,6 @@ At a trained model's parameters most of the loss's curvatures Λ_i are tiny. Wit
 M = D + W'W stacks the few large factor rows and R = Σ k k' the many small ones, M⁻¹ is cheap and
 x ← x + M⁻¹(b − A x) contracts the error by tr(R) / min D at least, which the norms of the rows
 tell before any of them is formed.
-
-The certificate costs a few products for any number of right-hand sides: for Gaussian columns z
-that are drawn once, z'(b − A x) = z'b − (A z)'x has the variance ‖b − A x‖².
 """
 
 from __future__ import annotations
@@ -21,6 +18,7 @@ from trustml.ihvp.operators import LinearOperator
 from trustml.ihvp.solution import Status, relative_norms
 from trustml.ihvp.solvers.base import NOT_FINITE, Applied, Factorization
 from trustml.ihvp.solvers.dual import as_factored
+from trustml.ihvp.solvers.sketch import BOUND, SKETCH, Sketch
 
 # tr(R) over the smallest diagonal entry: at tolerance t one answer is as good as t as a rule where
 # this is 100 t, and one refinement mends the others. Above a tenth they would be too many.
@@ -28,9 +26,6 @@ _SLACK, _CONTRACTION = 100.0, 0.1
 # Above this tolerance float32 may keep enough digits; its relative rounding.
 SINGLE, _ROUNDING = 1e-4, 6e-8
 _REFINEMENTS = 20
-# The certificate's random columns, and the part of a χ² variable's mean that it falls short of
-# with a probability of 1e-9 (64 degrees of freedom).
-SKETCH, _QUANTILE = 64, 0.27
 _BLOCK = 1024
 
 
@@ -110,8 +105,7 @@ class CompressedFactorization(Factorization):
 
     trust = (
         "Output rows of little curvature are left out of the solve but not of the certificate: "
-        "the residual is an upper bound from products with 64 random columns, which a column "
-        "exceeds with a probability below 1e-9"
+        "the residual is " + BOUND
     )
 
     def __init__(
@@ -143,11 +137,8 @@ class CompressedFactorization(Factorization):
             rows = factored.core.factor_rows(selection.examples, selection.columns)
         self._rows = rows.mul_(math.sqrt(factored.scale))
         self._factor = torch.linalg.cholesky(self._middle())
-        generator = torch.Generator().manual_seed(0)
-        z = torch.randn(operator.size, SKETCH, generator=generator, dtype=torch.float64)
-        self._z = z.to(rows)
-        self._az = self._exact.matmat(self._z)
-        if not bool(torch.isfinite(self._az).all()):
+        self._sketch = Sketch(self._exact.matmat, operator.size, rows.dtype, rows.device)
+        if not bool(torch.isfinite(self._sketch.az).all()):
             raise ValueError(NOT_FINITE)
 
     def _middle(self) -> Tensor:
@@ -168,7 +159,7 @@ class CompressedFactorization(Factorization):
 
     def _apply(self, b: Tensor) -> Applied:
         x = self._rounded(self._inverse(b))
-        norms, products, iterations = self._bound(x, b), 0, 0
+        norms, products, iterations = self._sketch.bound(x, b), 0, 0
         left = norms > self.tol
         while bool(left.any()) and iterations < self._refinements:
             residual = b[:, left] - self._product(x[:, left])
@@ -178,7 +169,7 @@ class CompressedFactorization(Factorization):
             left[left.clone()] = still
             if bool(still.any()):
                 x[:, left] = self._rounded(x[:, left] + self._inverse(residual[:, still]))
-                norms[left] = self._bound(x[:, left], b[:, left])
+                norms[left] = self._sketch.bound(x[:, left], b[:, left])
                 iterations += 1
         status = Status.MAX_ITERATIONS if bool(left.any()) else Status.CONVERGED
         smallest = float(self._diagonal.min())
@@ -196,14 +187,6 @@ class CompressedFactorization(Factorization):
         gone: Tensor = (self._rows.T @ weights.to(self._rows.dtype)).double()
         return y - gone / self._diagonal
 
-    def _bound(self, x: Tensor, b: Tensor) -> Tensor:
-        """Return what ‖b − A x‖ / ‖b‖ is below, but for a probability of 1e-9 a column."""
-        kind = self._z.dtype
-        seen = self._z.T @ b.to(kind) - self._az.T @ x.to(kind)
-        scale: Tensor = b.norm(dim=0) * math.sqrt(_QUANTILE * SKETCH)
-        sizes: Tensor = seen.double().norm(dim=0)
-        return sizes.div(scale)
-
     def _product(self, x: Tensor) -> Tensor:
         return self._exact.matmat(x.to(self._exact.dtype)).double()
 
@@ -212,19 +195,19 @@ class CompressedFactorization(Factorization):
 
     def _left_out(self) -> Tensor:
         """Return R z for the random columns."""
-        z = self._z
+        z = self._sketch.z
         kept = self._diagonal.to(z) * z + self._rows.T @ (self._rows @ z)
-        return (self._az - kept).double()
+        return (self._sketch.az - kept).double()
 
     def logdet(self) -> float:
         """Estimate log det A: exact for the rows that are kept, to first order for the others."""
         exact = float(self._diagonal.log().sum() + 2 * self._factor.diagonal().log().sum())
-        return exact + float((self._z * self._inverse(self._left_out())).sum()) / SKETCH
+        return exact + float((self._sketch.z * self._inverse(self._left_out())).sum()) / SKETCH
 
     def trace(self) -> float:
         """Estimate the trace of A⁻¹: exact for the kept rows, to first order for the others."""
         scaled = self._rows.double() / self._diagonal.T
         half = torch.linalg.solve_triangular(self._factor, scaled, upper=False)
         exact = float((1 / self._diagonal).sum() - half.square().sum())
-        solved = self._inverse(self._z.double())
+        solved = self._inverse(self._sketch.z.double())
         return exact - float((solved * self._inverse(self._left_out())).sum()) / SKETCH

@@ -17,6 +17,7 @@ from trustml.ihvp.solvers.base import Applied
 from trustml.ihvp.solvers.iterative import IterativeFactorization, checked
 from trustml.ihvp.solvers.krylov import Directions, Matrix, identity, solve_block
 from trustml.ihvp.solvers.probing import choose_preconditioner
+from trustml.ihvp.solvers.sketch import BOUND, SKETCH, Sketch
 
 # Columns solved together: they share one Krylov space.
 BLOCK = 64
@@ -24,12 +25,24 @@ BLOCK = 64
 _HISTORY = 2**28
 # Bytes for the eight float64 vectors that a column of a block has.
 _WORK = 2**31
+# So many right-hand sides, in sketches, are certified by one; and the bytes it may hold.
+_MANY, _SKETCHED = 2, 2**28
 # Below so many units of its rounding, a float32 product cannot judge a residual.
 _JUDGE = 100.0
 
 
 # Threads that share a factorisation share its directions; products take turns anyway.
 _ONE_AT_A_TIME = threading.RLock()
+
+
+_TRUST = (
+    "The residual is a true one, by a product with the matrix itself: the relative error of x is "
+    "at most that times the matrix's condition number"
+)
+_TRUST_BOUND = (
+    f"The residual is a true one or {BOUND}: the relative error of x is at most that times the "
+    "matrix's condition number"
+)
 
 
 class ConjugateGradientFactorization(IterativeFactorization):
@@ -40,8 +53,9 @@ class ConjugateGradientFactorization(IterativeFactorization):
     to their leading Ritz vectors where they do not. Later blocks start from them, and so do later
     questions to the same factorisation. A converged column is frozen. The residuals that decide
     are true residuals, recomputed every 50 iterations and before a column counts as converged; in
-    float64 where the tolerance is too tight for float32. Directions of negative curvature are left
-    out of the step, and the columns that lean on them are frozen and reported.
+    float64 where the tolerance is too tight for float32. Many right-hand sides share products with
+    a few random columns instead, which bound the residual of any x. Directions of negative
+    curvature are left out of the step, and the columns that lean on them are frozen and reported.
 
     Parameters
     ----------
@@ -64,10 +78,7 @@ class ConjugateGradientFactorization(IterativeFactorization):
     subspaces for sequences of linear systems.
     """
 
-    trust = (
-        "The residual is a true one, by a product with the matrix itself: the relative error of x "
-        "is at most that times the matrix's condition number"
-    )
+    trust = _TRUST
 
     def __init__(
         self,
@@ -82,6 +93,7 @@ class ConjugateGradientFactorization(IterativeFactorization):
         self.method, self.method_reason = "cg", reason
         self._block = max(1, min(BLOCK, _WORK // (64 * operator.size)))
         self._history = self._fresh()
+        self._sketch: Sketch | None = None
         self._choosing = isinstance(preconditioner, str) and preconditioner == "auto"
         self.preconditioner = build_preconditioner(
             "none" if self._choosing else preconditioner, operator
@@ -89,10 +101,11 @@ class ConjugateGradientFactorization(IterativeFactorization):
         rounding = torch.finfo(operator.dtype).eps
         self._exact = operator.double() if tol < _JUDGE * rounding else operator
         self._matrix = Matrix(self._multiply, self._product, operator.dtype, rounding)
+        self._sketches = 16 * SKETCH * operator.size <= _SKETCHED
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the directions behind: a copy collects its own."""
-        return self.__dict__ | {"_history": self._fresh()}
+        return self.__dict__ | {"_history": self._fresh(), "_sketch": None}
 
     def _fresh(self) -> Directions:
         return Directions(self.operator.size, _HISTORY, self.operator.dtype)
@@ -118,6 +131,11 @@ class ConjugateGradientFactorization(IterativeFactorization):
             self.preconditioner, self._history = choice.preconditioner, choice.history
             self.method_reason += f"; {choice.reason}"
             self._choosing, spent = False, choice.products
+        if self._sketch is None and b.shape[1] >= _MANY * SKETCH and self._sketches:
+            kind = self._exact.dtype
+            self._sketch = Sketch(self._product, self.operator.size, kind, self.operator.device)
+            self.trust = _TRUST_BOUND
+            spent += SKETCH
         parts: list[Applied] = []
         for block in torch.split(b, self._block, dim=1):
             part, open_columns = self._solve_block(block, self._history)
@@ -127,26 +145,29 @@ class ConjugateGradientFactorization(IterativeFactorization):
                 if block.shape[1] > 1:
                     part = self._one_by_one(block, part, open_columns)
             parts.append(part)
-        x, residual = (
-            torch.cat(found, dim=1)
-            for found in zip(*((part.x, _measured(part)) for part in parts), strict=True)
-        )
-        return _worst(x, residual, parts, spent)
+        x = torch.cat([part.x for part in parts], dim=1)
+        return _worst(x, torch.cat([_measured(part) for part in parts]), parts, spent)
 
     def _one_by_one(self, block: Tensor, part: Applied, open_columns: Tensor) -> Applied:
-        x, residual = part.x.clone(), _measured(part).clone()
+        x, norms = part.x.clone(), _measured(part).clone()
         alone = []
         for j in open_columns.nonzero().flatten().tolist():
             single, _ = self._solve_block(block[:, j : j + 1], self._fresh())
-            x[:, j : j + 1], residual[:, j : j + 1] = single.x, _measured(single)
+            x[:, j : j + 1], norms[j : j + 1] = single.x, _measured(single)
             alone.append(single)
-        return _worst(x, residual, alone, part.products)
+        return _worst(x, norms, alone, part.products)
 
     def _solve_block(self, block: Tensor, history: Directions) -> tuple[Applied, Tensor]:
         plain = self.preconditioner.name == "none"
         precondition = identity if plain else self.preconditioner.apply
         return solve_block(
-            self._matrix, block, self.tol, self._max_iterations, history, precondition
+            self._matrix,
+            block,
+            self.tol,
+            self._max_iterations,
+            history,
+            precondition,
+            self._sketch,
         )
 
     def _multiply(self, x: Tensor) -> Tensor:
@@ -157,12 +178,12 @@ class ConjugateGradientFactorization(IterativeFactorization):
 
 
 def _measured(part: Applied) -> Tensor:
-    if part.residual is None:
+    if part.norms is None:
         raise ValueError("a block was solved without measuring its residual")
-    return part.residual
+    return part.norms
 
 
-def _worst(x: Tensor, residual: Tensor, parts: list[Applied], spent: int) -> Applied:
+def _worst(x: Tensor, norms: Tensor, parts: list[Applied], spent: int) -> Applied:
     """Join the verdicts of several solves: the gravest one counts."""
     gravity = [
         Status.CONVERGED,
@@ -176,5 +197,5 @@ def _worst(x: Tensor, residual: Tensor, parts: list[Applied], spent: int) -> App
         max((part.status for part in parts), key=gravity.index),
         min(part.min_ritz for part in parts),
         sum(part.products for part in parts) + spent,
-        residual,
+        norms,
     )

@@ -11,9 +11,12 @@ from torch import Tensor
 
 from trustml.ihvp.solution import Status
 from trustml.ihvp.solvers.base import Applied
+from trustml.ihvp.solvers.sketch import Sketch
 
 _REFRESH = 50
 _DEPENDENT = 1e-10
+# A step along a residual of so many times the goal may end below it.
+_NEAR = 300.0
 # Ritz values below this multiple of the smallest are not worth keeping.
 _BOTTOM = 1.01
 Multiply = Callable[[Tensor], Tensor]
@@ -92,12 +95,12 @@ class Directions:
 
     def project(self, residual: Tensor) -> tuple[Tensor, Tensor]:
         """Return the best step within the directions, and its product with A."""
-        step, product = torch.zeros_like(residual), torch.zeros_like(residual)
         residual = residual.to(self._dtype)
+        step, product = torch.zeros_like(residual), torch.zeros_like(residual)
         for p, q in zip(self._p, self._q, strict=True):
             weights = p.T @ residual
-            step += p @ weights
-            product += q @ weights
+            step.addmm_(p, weights)
+            product.addmm_(q, weights)
         return step, product
 
     def newest(self) -> tuple[Tensor, Tensor]:
@@ -125,9 +128,10 @@ def solve_block(
     max_iterations: int,
     history: Directions,
     precondition: Multiply,
+    sketch: Sketch | None = None,
 ) -> tuple[Applied, Tensor]:
     """Run a block until all converge or curvature is negative; and say which are still open."""
-    run = _Run(matrix, b, tol, max_iterations, history, precondition)
+    run = _Run(matrix, b, tol, max_iterations, history, precondition, sketch)
     while run.step():
         pass
     history.settle()
@@ -145,13 +149,15 @@ class _Run:
         max_iterations: int,
         history: Directions,
         precondition: Multiply,
+        sketch: Sketch | None,
     ) -> None:
-        self.matrix, self.b, self.history = matrix, b, history
+        self.matrix, self.b, self.history, self.sketch = matrix, b, history, sketch
         self.precondition, self.max_iterations = precondition, max_iterations
         self.norms_b = _norms(b)
-        self.goal = tol * self.norms_b
-        self.x, product = history.project(b)
-        self.residual = b - product
+        self.tol, self.goal = tol, tol * self.norms_b
+        self.certified = torch.full_like(self.norms_b, math.nan)
+        step, product = history.project(b)
+        self.x, self.residual = step.double(), b - product
         self.active = torch.ones(b.shape[1], dtype=torch.bool, device=b.device)
         self.verified = ~self.active
         self.best_x, self.best = torch.zeros_like(b), self.norms_b.clone()
@@ -163,6 +169,8 @@ class _Run:
 
     def step(self) -> bool:
         """Do one iteration; False at the end."""
+        if self.sketch is not None:
+            self._accept(self.sketch)
         norms = _norms(self.residual)
         done = self.active & (norms <= self.goal)
         refresh = self.iterations > 0 and self.iterations % _REFRESH == 0
@@ -207,18 +215,43 @@ class _Run:
         self.active = self.active & ~stuck
         return norms
 
+    def _accept(self, sketch: Sketch) -> None:
+        """Freeze columns that one step along the residual solves, which takes no product to see.
+
+        Where the directions hold what matters, the residual lies at the bottom of the spectrum.
+        """
+        near = self.active & (_norms(self.residual) <= _NEAR * self.goal)
+        open_ = near.nonzero().flatten()
+        if not len(open_):
+            return
+        residual = self.residual[:, open_]
+        x = self.x[:, open_].addcmul_(residual, residual.new_tensor(sketch.step(residual)))
+        x = x.to(self.matrix.dtype).double()
+        bound = sketch.bound(x, self.b[:, open_])
+        solved = bound <= self.tol
+        found = open_[solved]
+        self.x[:, found], self.certified[found] = x[:, solved], bound[solved]
+        self.verified[found], self.active[found] = True, False
+
     def _project(self) -> None:
         """Take what is left of the residual within the directions: P'Q is I up to rounding only."""
-        open_ = self.residual[:, self.active]
-        step, product = self.history.project(open_)
+        where = self._open()
+        residual = self.residual[:, where]
+        step, product = self.history.project(residual)
         # Where P'Q is far from I the step may lead uphill: it is not taken.
-        descends = (step * (open_ - product / 2)).sum(dim=0) > 0
-        self.x[:, self.active] += torch.where(descends, step, 0.0)
-        self.residual[:, self.active] -= torch.where(descends, product, 0.0)
+        descends = (step * residual).sum(dim=0) > (step * product).sum(dim=0) / 2
+        if not bool(descends.all()):
+            step, product = (torch.where(descends, part, 0.0) for part in (step, product))
+        self.x[:, where] += step
+        self.residual[:, where] -= product
+
+    def _open(self) -> slice | Tensor:
+        """Return which columns are open: a slice where all are, since it copies nothing."""
+        return slice(None) if bool(self.active.all()) else self.active.nonzero().flatten()
 
     def _directions(self) -> Tensor:
         """Return orthonormal directions for the open columns, conjugate to all earlier ones."""
-        open_ = self.residual[:, self.active]
+        open_ = self.residual[:, self._open()]
         fresh = self._conjugate(self.precondition(open_))
         if fresh.shape[1] or self.precondition is identity:
             return fresh
@@ -236,7 +269,8 @@ class _Run:
         values = torch.linalg.eigvalsh(inner)
         self.largest = max(self.largest, float(values.abs().max()))
         self.min_ritz = min(self.min_ritz, float(values[0]))
-        coordinates = directions.T @ self.residual[:, self.active]
+        where = self._open()
+        coordinates = directions.T @ self.residual[:, where]
         basis = _basis(coordinates, inner, 10 * self.matrix.rounding * self.largest)
         if basis is None:
             self.negative = True
@@ -247,9 +281,9 @@ class _Run:
         vectors = vectors / curvatures.sqrt()
         self.history.append(directions @ vectors, products @ vectors)
         p, q = self.history.newest()
-        weights = p.T @ self.residual[:, self.active].to(p.dtype)
-        self.x[:, self.active] += p @ weights
-        self.residual[:, self.active] -= q @ weights
+        weights = p.T @ self.residual[:, where].to(p.dtype)
+        self.x[:, where] += p @ weights
+        self.residual[:, where] -= q @ weights
         return True
 
     def finish(self) -> Applied:
@@ -268,7 +302,10 @@ class _Run:
             status = Status.INACCURATE
         else:
             status = Status.MAX_ITERATIONS if bool(self.active.any()) else Status.CONVERGED
-        return Applied(self.x, self.iterations, status, self.min_ritz, self.products, self.residual)
+        norms = torch.where(
+            self.certified.isnan(), _norms(self.residual) / self.norms_b, self.certified
+        )
+        return Applied(self.x, self.iterations, status, self.min_ritz, self.products, norms)
 
 
 def identity(columns: Tensor) -> Tensor:

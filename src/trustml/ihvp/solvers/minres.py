@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trustml.ihvp.operators import LinearOperator
-from trustml.ihvp.solution import Status
+from trustml.ihvp.solution import Status, relative_norms
 from trustml.ihvp.solvers.base import Applied
 from trustml.ihvp.solvers.iterative import IterativeFactorization, checked
 
@@ -97,7 +97,8 @@ class MinresFactorization(IterativeFactorization):
         elif bool(open_.any()):
             spent = iterations >= self._max_iterations
             status = Status.MAX_ITERATIONS if spent else Status.INACCURATE
-        return Applied(x, iterations, status, min_ritz, products, residual)
+        norms = relative_norms(residual, b)
+        return Applied(x, iterations, status, min_ritz, products, norms)
 
     def _lifted(self, x: Tensor, residual: Tensor, which: Tensor) -> Tensor:
         """Round x; a least-squares solution loses its null part, which lies along the residual."""

@@ -79,9 +79,9 @@ def choose_preconditioner(
         steps = min(most, max_iterations)
         history = Directions(operator.size, memory, operator.dtype)
         found, _ = solve_block(matrix, columns, tol, steps, history, candidate.apply)
-        if found.residual is None:
+        if found.norms is None:
             return math.inf, found.products, history
-        left = float((found.residual.norm(dim=0) / columns.norm(dim=0)).max())
+        left = float(found.norms.max())
         iterations = float(found.iterations)
         if left > tol:
             rate = math.log(max(left, 1e-300)) / max(iterations, 1.0)

@@ -180,7 +180,7 @@ class RichardsonFactorization(IterativeFactorization):
         null = is_null(self._min_ritz, self._max_ritz, self.operator.dtype)
         if status is Status.MAX_ITERATIONS and self._min_ritz < 0 and not null:
             status = Status.NEGATIVE_CURVATURE
-        return Applied(x, round(spent), status, self._min_ritz, products, residual)
+        return Applied(x, round(spent), status, self._min_ritz, products, best)
 
     def _longest(self) -> int:
         return max(1, self._budget // 4)
