@@ -1,3 +1,4 @@
+import copy
 import pickle
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,19 @@ class TestEveryPreconditioner:
         torch.testing.assert_close(found.x, exact, rtol=1e-5, atol=1e-6)
         residual = (columns - curvature @ found.x).norm(dim=0) / columns.norm(dim=0)
         torch.testing.assert_close(found.relative_residual, residual, rtol=1e-3, atol=1e-14)
+
+    def test_in_float32(self, name, curvature, columns):
+        objective = curvature.inner.objective
+        model = copy.deepcopy(objective.module).float()
+        rows = objective.data.rows(0, len(objective.data))
+        single = ihvp.Objective(model, objective.loss, (rows.inputs.float(), rows.targets))
+        A = ihvp.GaussNewton(single) + 1e-2
+        found = cg(A, tol=1e-4, preconditioner=name).solve(columns.float())
+        assert found.converged.all()
+        exact = torch.linalg.solve(A.dense(), columns)
+        torch.testing.assert_close(
+            found.x.double(), exact, rtol=1e-2, atol=1e-3 * exact.abs().max()
+        )
 
     def test_symmetric_positive_definite(self, name, curvature):
         if name == "auto":

@@ -16,11 +16,10 @@ from trustml.core.random import RandomState, torch_generator
 from trustml.core.validation import check_choice, check_positive_int
 from trustml.ihvp.gauss_newton import _roots, _softmax
 from trustml.ihvp.objective import Objective
+from trustml.ihvp.operators import MANY_OUTPUTS
 
 FisherKind = Literal["auto", "exact", "monte-carlo", "empirical"]
 
-# More directions a row than this, each a backward pass, and "auto" draws instead.
-_EXACT = 64
 # Signs are drawn for so many rows at a time, from a seed of their own: any batch sees the same.
 _BLOCK = 256
 
@@ -42,7 +41,7 @@ class FisherRoots:
         rank = self._c - int(_softmax(objective.loss, outputs))
         self.kind: str = fisher
         if fisher == "auto":
-            self.kind = "exact" if rank <= _EXACT else "monte-carlo"
+            self.kind = "exact" if rank <= MANY_OUTPUTS else "monte-carlo"
         self.rank = {"exact": rank, "monte-carlo": self.samples, "empirical": 1}[self.kind]
         generator = torch_generator(random_state)
         self.seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))

@@ -12,7 +12,7 @@ from torch import Tensor
 from trustml.ihvp.lowrank import adaptive_factor, known_diagonal
 from trustml.ihvp.matrices import Dense, Diagonal
 from trustml.ihvp.objective import Objective
-from trustml.ihvp.operators import FactoredOperator, LinearOperator, leaves
+from trustml.ihvp.operators import FactoredOperator, LinearOperator, leaves, many_outputs
 from trustml.ihvp.quadratic import probes
 from trustml.warnings import BackendWarning
 
@@ -255,4 +255,4 @@ def _of_layers(name: str, operator: LinearOperator) -> Preconditioner:
 def _one_pass(operator: LinearOperator) -> bool:
     """Say whether the diagonal needs no products."""
     cheap = (Dense, Diagonal, FactoredOperator)
-    return all(isinstance(leaf, cheap) for leaf in leaves(operator))
+    return all(isinstance(leaf, cheap) and not many_outputs(leaf) for leaf in leaves(operator))

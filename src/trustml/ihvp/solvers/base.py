@@ -17,10 +17,12 @@ from trustml.ihvp.solution import Solution, Status, relative_norms, warn_if_doub
 
 @dataclass(frozen=True)
 class Applied:
-    """What a method hands back for a block of nonzero right-hand sides, all in float64.
+    """What a method hands back for a block of nonzero right-hand sides.
 
+    ``x`` is in their dtype: float64, but for methods that take ``single`` ones.
     ``products`` counts the columns that the exact operator was multiplied with. ``norms`` are the
-    relative norms of b − A x for exactly this x, where the method knows them: the certificate.
+    relative norms of b − A x for x rounded to the operator's dtype, where the method knows them:
+    the certificate.
     """
 
     x: Tensor
@@ -49,6 +51,8 @@ class Factorization(ABC):
         How far to trust the method's answers: a sentence of every ``Solution.summary()``.
     block : int or None
         Numbers of right-hand sides that a direct method takes at a time; None: all at once.
+    single : bool
+        Whether ``_apply`` takes right-hand sides in the operator's dtype, too.
     """
 
     operator: LinearOperator
@@ -57,6 +61,7 @@ class Factorization(ABC):
     tol: float
     trust: str = ""
     block: int | None = None
+    single: bool = False
 
     def __repr__(self) -> str:
         """Show what was prepared, and why so."""
@@ -112,7 +117,7 @@ class Factorization(ABC):
             # A view where no column is left out: copies of a large block are dear.
             every = bool(nonzero.all())
             b = columns[:, part] if every else columns[:, part][:, nonzero]
-            unit, scale = _scaled(b)
+            unit, scale = _scaled(b, self.single)
             applied = self._apply(unit)
             plain = bool((scale == 1).all())
             answer = (applied.x if plain else applied.x * scale).to(columns.dtype)
@@ -122,9 +127,11 @@ class Factorization(ABC):
                     f"{float(b.abs().max()):.1e} for this matrix; scale them, or the loss"
                 )
             products += applied.products
-            norms, found = applied.norms, answer.double() / scale
-            if norms is None or not torch.equal(found, applied.x):
-                norms = relative_norms(unit - self._product(found), unit)
+            norms = applied.norms
+            # Scaling rounds nothing, but where the answer leaves the range of its dtype.
+            if norms is None or not (plain or torch.equal(answer.double() / scale, applied.x)):
+                found = answer.double() / scale
+                norms = relative_norms(unit.double() - self._product(found), unit)
                 products += found.shape[1]
             place = torch.arange(start, start + len(nonzero), device=x.device)[nonzero]
             where = part if every else place
@@ -265,11 +272,11 @@ def _all_finite(x: Tensor) -> bool:
 _SAFE = 1e-12
 
 
-def _scaled(b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return float64 columns whose norms cannot overflow, and what they were divided by."""
+def _scaled(b: Tensor, single: bool = False) -> tuple[Tensor, Tensor]:
+    """Return columns whose norms cannot overflow, in float64 unless ``single``; and their scale."""
     size = b.abs().amax(dim=0).double()
     if bool(((size > _SAFE) & (size < 1 / _SAFE)).all()):
-        return b.double(), torch.ones_like(size)
+        return b if single else b.double(), torch.ones_like(size)
     # A power of two: scaling rounds nothing.
     scale = torch.where(size > 0, torch.exp2(size.log2().floor()), 1.0)
     return b.double() / scale, scale

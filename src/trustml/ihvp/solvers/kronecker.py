@@ -115,6 +115,7 @@ class _KroneckerFactorization(Factorization):
         least = torch.promote_types(operator.dtype, torch.float32)
         self._dtype = least if single else torch.float64
         self._closed = found is not None and self._dtype == operator.dtype
+        self.single = self._closed
 
     def _approximate(self, operator: LinearOperator) -> KroneckerOperator:
         objectives = [getattr(leaf, "objective", None) for leaf in leaves(operator)]
@@ -128,6 +129,7 @@ class _KroneckerFactorization(Factorization):
         return self.kind(known[0])
 
     def _apply(self, b: Tensor) -> Applied:
+        given = b.dtype
         with flushing_subnormals():
             b = b.to(self._dtype)
             x, rest = torch.empty_like(b), self.approximation.rest
@@ -138,7 +140,7 @@ class _KroneckerFactorization(Factorization):
         status = Status.RANK_DEFICIENT if self._singular else self._status
         # Eigenvectors are orthonormal: the residual's norm is that of its coordinates.
         norms = (left / b.square().sum(0)).double().sqrt() if self._closed else None
-        return Applied(x.double(), 0, status, self._min, norms=norms)
+        return Applied(x.to(given), 0, status, self._min, norms=norms)
 
     def _product(self, x: Tensor) -> Tensor:
         with flushing_subnormals():
