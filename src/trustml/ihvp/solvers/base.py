@@ -105,9 +105,9 @@ class Factorization(ABC):
 
     def _solve(self, B: Tensor, stacklevel: int) -> Solution:
         columns = self._check(B)
-        x = torch.zeros_like(columns)
+        x: Tensor | None = None
         residual = torch.zeros(columns.shape[1], dtype=torch.float64, device=columns.device)
-        applied, products = Applied(x[:, :0].double(), 0, Status.CONVERGED, float("nan")), 0
+        applied, products = Applied(columns[:, :0].double(), 0, Status.CONVERGED, float("nan")), 0
         step = max(1, columns.shape[1] if self.block is None else self.block // len(columns))
         for start in range(0, columns.shape[1], step):
             part = slice(start, start + step)
@@ -133,9 +133,15 @@ class Factorization(ABC):
                 found = answer.double() / scale
                 norms = relative_norms(unit.double() - self._product(found), unit)
                 products += found.shape[1]
-            place = torch.arange(start, start + len(nonzero), device=x.device)[nonzero]
+            place = torch.arange(start, start + len(nonzero), device=columns.device)[nonzero]
             where = part if every else place
-            x[:, where], residual[where] = answer, norms
+            residual[where] = norms
+            if answer.shape == columns.shape:  # all at once: no copy
+                x = answer
+                break
+            x = torch.zeros_like(columns) if x is None else x
+            x[:, where] = answer
+        x = torch.zeros_like(columns) if x is None else x
         converged = residual <= self.tol
         damping, reason = total_damping(self.operator)
         solution = Solution(
