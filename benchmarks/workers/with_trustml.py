@@ -9,9 +9,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
-import trustml
-from _measure import load, main
-from trustml.core.losses import CrossEntropy
+from _measure import main
+from _ours import wrapped
 from trustml.ihvp import Ekfac
 from trustml.influence import InfluenceFunctions
 
@@ -20,16 +19,7 @@ def scores(
     task: dict, curvature: str | Callable = "auto", method: str = "auto",
     queries: int | None = None, scale: str = "raw", damping: float | str | None = None,
 ) -> tuple:  # fmt: skip
-    net, train, (X, y) = load(task)
-    job, loss = "classification", None
-    if train[1].ndim == 2:  # the tasks sum over the tokens of a row, where ours is their mean
-        job = "language-modeling"
-        classes = net(X[:1]).shape[-1]
-        loss = CrossEntropy(weight=torch.full((classes,), float(train[1].shape[1])))
-    model = trustml.wrap(
-        net, task=job, loss=loss, train=train, batch_size=task.get("batch") or "auto",
-        weight_decay=task.get("weight_decay", 0.0),
-    )  # fmt: skip
+    model, X, y = wrapped(task), task["Xq"], task["yq"]
     influence = InfluenceFunctions(
         model, curvature=curvature, method=method, correction="none" if scale == "raw" else "auto",
         damping=task["damping"] if damping is None else damping,
