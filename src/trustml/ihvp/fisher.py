@@ -90,7 +90,7 @@ class Fisher(FactoredOperator):
 
     def matmat(self, vectors: Tensor) -> Tensor:
         """Return the product with ``vectors`` of shape (p, k)."""
-        return self._sum(vectors, self.scale, self.shift)
+        return self._sum(vectors)
 
     def factors(self, examples: range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (row indices (b,), K (b, r, p)) with F = (1/n) Σ K_i' K_i + diag(wd)."""
@@ -186,7 +186,7 @@ class EmpiricalFisher(FactoredOperator):
 
     def matmat(self, vectors: Tensor) -> Tensor:
         """Return the product with ``vectors`` of shape (p, k)."""
-        return self._sum(vectors, self.scale, self.shift)
+        return self._sum(vectors)
 
     def factors(self, examples: range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (row indices (b,), K (b, 1, p)): the per-example gradients."""

@@ -67,7 +67,7 @@ class GaussNewton(FactoredOperator):
 
     def matmat(self, vectors: Tensor) -> Tensor:
         """Return the product with ``vectors`` of shape (p, k)."""
-        return self._sum(vectors, self.scale, self.shift)
+        return self._sum(vectors)
 
     def factors(self, examples: range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (row indices (b,), K (b, r, p)) with G = (1/n) Σ K_i' K_i + diag(wd)."""

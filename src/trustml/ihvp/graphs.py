@@ -41,10 +41,15 @@ class _Held(NamedTuple):
 
 
 class GraphSum:
-    """Σ over batches of a linear map (p, k) → (p, k), each batch's graph built once if it fits."""
+    """Mean over rows of a linear map (p, k) → (p, k), plus weight decay.
+
+    Each batch's graph is built once if it fits.
+    """
 
     def __init__(self, objective: Objective, build: Build) -> None:
         self._objective, self._build = objective, build
+        self._scale, shift = 1.0 / objective.n, objective.weight_decay
+        self._shift = shift[:, None] if bool(shift.any()) else None
         # Replaced as a whole, so that other threads see all of it or nothing.
         self._held: _Held | None = None
 
@@ -52,8 +57,8 @@ class GraphSum:
         """Leave the graphs behind: a copy builds its own at its first product."""
         return self.__dict__ | {"_held": None}
 
-    def __call__(self, vectors: Tensor, scale: float, shift: Tensor) -> Tensor:
-        """Return scale · the sum of the products + shift ∘ vectors, accumulated in float64."""
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """Return the product with columns, accumulated over the batches in float64."""
         rows, held = distributed.shard(len(self._objective.data)), self._held
 
         def own() -> Tensor | None:
@@ -61,9 +66,9 @@ class GraphSum:
                 return self._first(vectors, rows)
             return self._again(vectors, held)
 
-        total = distributed.all_sum(own).mul_(scale)
-        if bool(shift.any()):
-            total.addcmul_(shift[:, None].double(), vectors.double())
+        total = distributed.all_sum(own).mul_(self._scale)
+        if self._shift is not None:
+            total.addcmul_(self._shift.to(total), vectors.to(total))
         return total.to(vectors.dtype)
 
     def _first(self, vectors: Tensor, rows: range) -> Tensor | None:
@@ -92,6 +97,8 @@ class GraphSum:
         return total
 
     def _again(self, vectors: Tensor, held: _Held) -> Tensor | None:
+        if len(held.kept) == 1 and len(held.rows) == len(self._objective.data) and not held.rest:
+            return held.kept[0](vectors)  # nothing to accumulate
         total = None
         for product in held.kept:
             total = _plus(total, product(vectors))
@@ -140,7 +147,7 @@ def backward_columns(
     if not live:
         return [x.new_zeros(k, *x.shape) for x in inputs]
     ends = [outputs[i] for i in live]
-    together = ends[0].is_cuda or _is_flat(ends)
+    together = k > 1 and (ends[0].is_cuda or _is_flat(ends))
     columns = []
     for j in range(0, k, _TOGETHER if together else 1):
         where: slice | int = slice(j, j + _TOGETHER) if together else j

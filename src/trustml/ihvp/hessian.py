@@ -48,7 +48,7 @@ class Hessian(LinearOperator):
 
     def matmat(self, vectors: Tensor) -> Tensor:
         """Return the product with ``vectors`` of shape (p, k)."""
-        return self._sum(vectors, 1.0 / self.objective.n, self.objective.weight_decay)
+        return self._sum(vectors)
 
     def dense(self) -> Tensor:
         """Return the matrix in float64, computed in float64."""
