@@ -171,3 +171,19 @@ def test_a_saturated_spectrum_by_lanczos(classification, monkeypatch):
 def test_a_damping_carries_its_reason_into_the_solution(objective):
     A = GaussNewton(objective) + Damping(0.5, "because")
     assert solve(A, objective.gradient()).damping_reason == "because"
+
+
+def test_an_exact_fit_is_a_minimum_though_its_gradients_are_rounding():
+    # Every residual is rounding, so ‖∇J‖ is as large as the rows' gradients.
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(40, 4, generator=generator, dtype=torch.float64)
+    y = X @ torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64) + 0.3
+    J = linear(LinearRegression().fit(X, y), 1, X, y)
+    found = choose_damping(GaussNewton(J), J)
+    assert found.stationary
+    assert found.value == 0
+    assert found.gradient_norm < 1e-13
+    with torch.no_grad():
+        J.module.weight += 1e-9  # no rounding: a step away from the minimum
+    moved = Objective(J.module, None, (X, y))
+    assert not choose_damping(GaussNewton(moved), moved).stationary

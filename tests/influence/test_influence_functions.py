@@ -91,6 +91,18 @@ def test_scores_are_the_formula(dense, method):
     assert scores.certificate.damping == pytest.approx(0.1)
 
 
+def test_an_iterative_method_stops_at_the_tolerance_that_was_asked_for(dense):
+    model, Xq, yq, (G, Gq, _, _, H) = dense
+    raw = Gq @ torch.linalg.solve(H, G.T)
+    errors = []
+    for tol in (1e-2, 1e-10):
+        inf = InfluenceFunctions(model, damping=0.1, method="cg", correction="none", tol=tol)
+        scores = inf.fit().scores(Xq, yq, scale="raw")
+        assert scores.certificate.relative_residual.max() <= tol
+        errors.append(float((scores.values - raw).norm() / raw.norm()))
+    assert errors[1] < 1e-9 < errors[0]
+
+
 @pytest.mark.parametrize("name", ["gauss_newton", "empirical_fisher"])
 @pytest.mark.parametrize("method", ["cholesky", "dual"])
 def test_leverage_is_one_newton_step_without_the_row(dense, name, method):

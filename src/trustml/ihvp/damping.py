@@ -23,6 +23,8 @@ STATIONARY_PENALISED, STATIONARY_FREE = 1e-2, 1e-3
 # and much better than a hundredth. Leave-one-out steps cannot choose it: they start from
 # parameters that have seen the row, so that their loss only falls as λ grows.
 _FRACTION = 0.5
+# A gradient of so many roundings of the parameters is none.
+_ROUNDED = 10.0
 # Up to this size the whole spectrum is computed; above, Lanczos looks at its ends.
 _SMALL = 500
 _PROBES, _STEPS = 5, 30
@@ -123,7 +125,18 @@ class _MeasuredFacts:
                 "the objective's gradient is not finite; check the model's outputs and loss on its "
                 "training data"
             )
+        norm, relative = found
+        if relative > STATIONARY_FREE and self._is_rounding(norm):
+            return norm, 0.0  # a model that fits its data exactly: all its gradients are rounding
         return found
+
+    def _is_rounding(self, norm: float) -> bool:
+        """Say whether the rounding of the parameters alone moves ∇J as far."""
+        theta, eps = self.objective.space.vector(), torch.finfo(self.objective.space.dtype).eps
+        if norm > math.sqrt(eps) * float(theta.double().norm()):  # far from it: no product
+            return False
+        moved = self.operator @ theta.to(self.operator.dtype)
+        return norm <= _ROUNDED * eps * float(moved.double().norm())
 
     @cached_property
     def spectrum(self) -> _Spectrum:

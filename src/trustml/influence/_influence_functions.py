@@ -54,6 +54,8 @@ class InfluenceFunctions(Attributor):
         in the row's weight. "auto": leverage where a direct solve makes it cheap.
     parameters : selection or None
         Which parameters move, as in ``ihvp.Objective``; the others are held.
+    tol : float in (0, 1)
+        The relative residual that iterative methods stop at.
 
     Attributes
     ----------
@@ -100,13 +102,11 @@ class InfluenceFunctions(Attributor):
         method: str = "auto",
         correction: Literal["auto", "leverage", "none"] = "auto",
         parameters: str | Sequence[str] | None = None,
+        tol: float = 1e-3,
     ) -> None:
-        self.model = model
-        self.curvature = curvature
-        self.damping = damping
-        self.method = method
-        self.correction = correction
-        self.parameters = parameters
+        self.model, self.tol = model, tol
+        self.curvature, self.damping, self.method = curvature, damping, method
+        self.correction, self.parameters = correction, parameters
 
     def _prepare(self) -> None:
         check_choice(self.correction, "correction", ("auto", "leverage", "none"))
@@ -115,7 +115,7 @@ class InfluenceFunctions(Attributor):
         own = on_features(objective)
         operator = curvature(self.curvature, own)
         damping = choose_damping(operator, own, self.damping)
-        inverse = factorize(operator + damping, self.method)
+        inverse = factorize(operator + damping, self.method, self.tol)
         # Direct solves are exact to rounding, so the gradients are taken without rounding, too.
         exact = inverse.method in EXACT
         rows = own.double() if exact else own

@@ -150,8 +150,9 @@ class RepresenterPoints(Attributor):
         scale = float(wanted.norm())
         self.residual_ = float((wanted - parts).norm()) / scale if scale > 0 else 0.0
         if self.residual_ > _DOUBTFUL:
+            missed = f"{self.residual_:.0%}" if self.residual_ < 10 else "a multiple"
             warnings.warn(
-                f"the sum over training rows misses {self.residual_:.0%} of the outputs: the last "
+                f"the sum over training rows misses {missed} of the outputs: the last "
                 "layer is not at the minimum of its objective, or its weight decay is not what "
                 "training had; train the last layer on to its minimum",
                 ApproximationWarning,
