@@ -160,6 +160,17 @@ def test_tables_of_another_shape_cut_off_or_pickled_are_refused(tmp_path):
     np.save(tmp_path / "t.npy", np.array([[{}] * 7] * 6), allow_pickle=True)
     with pytest.raises(StoreMismatchError):
         store.rows("t", (6, 7))
+    (tmp_path / "t.npy").write_bytes(b"no table at all")
+    with pytest.raises(ValueError, match=r"t\.npy cannot be read"):
+        store.rows("t", (6, 7))
+
+
+def test_a_damaged_group_of_tensors_is_named(tmp_path):
+    store = Store(tmp_path, OWNER)
+    store.save("factors", {"a": torch.ones(3)})
+    (tmp_path / "factors.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=r"factors\.safetensors cannot be read"):
+        store.load("factors")
 
 
 @pytest.mark.parametrize("name", ["../t", "", ".hidden", "a/b"])

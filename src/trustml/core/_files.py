@@ -19,6 +19,11 @@ def check_disk(folder: Path, size: int) -> None:
         )
 
 
+def unreadable(path: Path, reason: Exception) -> str:
+    """Return what to say of a file that is damaged."""
+    return f"{path} cannot be read ({reason}); delete it: what it held is made again"
+
+
 def replace(path: Path, write: Callable[[Path], Any]) -> None:
     """Write a file beside its place, and move it there once it is safely on the disk."""
     partial = path.with_name(path.name + ".partial")

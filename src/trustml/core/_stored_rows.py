@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trustml.core import distributed
-from trustml.core._files import check_disk, flush, replace
+from trustml.core._files import check_disk, flush, replace, unreadable
 from trustml.core.progress import track
 from trustml.core.validation import check_positive_int, to_numpy
 from trustml.errors import StoreMismatchError
@@ -38,9 +38,13 @@ class StoredRows:
         self._path, self._journal = path, path.with_suffix(".journal")
         distributed.once(lambda: None if path.exists() else self._make())
         with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
             read = np.lib.format.read_array_header_1_0
-            if version != (1, 0) or read(file) != (self.shape, False, dtype):
+            try:
+                known = np.lib.format.read_magic(file) == (1, 0)
+                fits = known and read(file) == (self.shape, False, dtype)
+            except ValueError as reason:
+                raise ValueError(unreadable(path, reason)) from reason
+            if not fits:
                 raise StoreMismatchError(
                     f"{path} is not a table of shape {self.shape} and type {dtype}; delete it"
                 )

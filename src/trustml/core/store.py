@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trustml.core import distributed
-from trustml.core._files import check_disk, replace
+from trustml.core._files import check_disk, replace, unreadable
 from trustml.core._stored_rows import StoredRows
 from trustml.errors import StoreMismatchError
 
@@ -122,9 +123,19 @@ class Store:
         Returns
         -------
         dict of str to Tensor, or None
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged.
         """
         path = self._path(name, ".safetensors")
-        return load_file(path) if distributed.agreed(float(path.exists())) else None
+        if not distributed.agreed(float(path.exists())):
+            return None
+        try:
+            return load_file(path)
+        except SafetensorError as reason:
+            raise ValueError(unreadable(path, reason)) from reason
 
     def note(self, name: str, value: Any) -> None:
         """Write JSON values under a name, replacing what was there, all or nothing."""

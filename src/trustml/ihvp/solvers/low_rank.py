@@ -11,7 +11,7 @@ from trustml.ihvp.lowrank import LowRankApproximation
 from trustml.ihvp.operators import LinearOperator
 from trustml.ihvp.solution import Status
 from trustml.ihvp.solvers.base import NOT_FINITE, Applied, Factorization
-from trustml.ihvp.solvers.dual import DualFactorization
+from trustml.ihvp.solvers.dual import DualFactorization, why_not_dual
 
 # Bytes that the factor may hold; the rank is bounded by it and by this number.
 _MEMORY, _LARGEST_RANK = 2**28, 2000
@@ -62,6 +62,9 @@ class LowRankFactorization(Factorization):
         self.approximation = LowRankApproximation.adaptive(
             operator, min(max_iterations or room, operator.size), self.kind, tol
         )
+        refusal = why_not_dual(self.approximation)
+        if refusal is not None:
+            raise ValueError(f'method "{self.kind}" cannot solve this operator: {refusal}')
         self._inverse = DualFactorization(self.approximation, tol)
         self.method = self.kind
         self._complete = self.approximation.rank >= operator.size
