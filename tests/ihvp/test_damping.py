@@ -6,7 +6,17 @@ from sklearn.datasets import load_diabetes
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from torch import nn
 
-from trustml.ihvp import Damping, Dense, GaussNewton, Hessian, Objective, choose_damping, solve
+from trustml.ihvp import (
+    Damping,
+    Dense,
+    Ekfac,
+    GaussNewton,
+    Hessian,
+    Kfac,
+    Objective,
+    choose_damping,
+    solve,
+)
 
 
 def linear(model, c, X, y, weight_decay=0.0, loss=None):
@@ -98,6 +108,15 @@ def test_half_the_mean_eigenvalue_is_taken_otherwise(limit, kind, objective, mon
         0.5 * values.mean().item(), rel=1e-9 if limit else 0.2
     )
     assert "half the mean eigenvalue" in found.reason
+
+
+@pytest.mark.parametrize("kind", [Kfac, Ekfac])
+def test_kronecker_factors_are_damped_by_less(kind, objective):
+    operator = kind(objective)
+    found = choose_damping(operator, objective)
+    mean = torch.linalg.eigvalsh(operator.dense()).mean().item()
+    assert found.value == pytest.approx(mean / 50)
+    assert "a fiftieth of the mean eigenvalue" in found.reason
 
 
 def test_an_exact_fit_held_by_weight_decay_needs_no_damping(classification):
