@@ -11,29 +11,11 @@ from typing import Any
 import numpy as np
 
 from trustml.core.validation import to_numpy
-from trustml.evidence import conformal_rank, exact_alpha, pvalues, quantile
+from trustml.evidence import conformal_rank, pvalues, quantile
+from trustml.evidence import read_alphas as read_alphas  # what every predictor asks for here
 from trustml.warnings import CoverageWarning
 
 _SHOWN = 5  # groups that a warning names
-
-
-def read_alphas(alpha: Any) -> tuple[list[Fraction], bool]:
-    """Return the error rates, and whether one number was given.
-
-    Returns
-    -------
-    list of Fraction, bool
-
-    Raises
-    ------
-    ValueError
-        If it is neither a number nor a list of numbers.
-    """
-    if isinstance(alpha, Fraction) or np.ndim(alpha) == 0:
-        return [exact_alpha(alpha)], True
-    if np.ndim(alpha) != 1 or len(alpha) == 0:
-        raise ValueError(f"alpha must be a number or a non-empty list of numbers, got {alpha!r}")
-    return [exact_alpha(a) for a in alpha], False
 
 
 class CalibrationScores:

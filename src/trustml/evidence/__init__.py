@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from trustml.evidence._auroc import auroc_interval
 from trustml.evidence._bootstrap import bootstrap
+from trustml.evidence._bounded_mean import MEAN_METHODS, mean_pvalue, mean_upper_bound
 from trustml.evidence._concentration import hoeffding_bentkus_pvalue
+from trustml.evidence._fixed_sequence import fixed_sequence
 from trustml.evidence._intervals import Interval, beta_binomial_band, clopper_pearson, wilson
 from trustml.evidence._martingales import betting_martingale, e_to_p, p_to_e
+from trustml.evidence._mean_difference import mean_difference_pvalue
 from trustml.evidence._multiplicity import (
     adjust,
     benjamini_hochberg,
@@ -20,12 +23,13 @@ from trustml.evidence._multiplicity import (
     storey,
 )
 from trustml.evidence._pvalues import pvalues
-from trustml.evidence._quantile import conformal_rank, exact_alpha, quantile
+from trustml.evidence._quantile import conformal_rank, exact_alpha, quantile, read_alphas
 from trustml.evidence._tests import TestResult, binomial_test, ks_test, permutation_test
 from trustml.evidence._two_proportions import newcombe, proportion_ratio
 from trustml.evidence._two_sample import energy_test, mmd_test
 
 __all__ = [
+    "MEAN_METHODS",
     "Interval",
     "TestResult",
     "adjust",
@@ -42,9 +46,13 @@ __all__ = [
     "e_to_p",
     "energy_test",
     "exact_alpha",
+    "fixed_sequence",
     "hoeffding_bentkus_pvalue",
     "holm",
     "ks_test",
+    "mean_difference_pvalue",
+    "mean_pvalue",
+    "mean_upper_bound",
     "mmd_test",
     "newcombe",
     "p_to_e",
@@ -52,6 +60,7 @@ __all__ = [
     "proportion_ratio",
     "pvalues",
     "quantile",
+    "read_alphas",
     "storey",
     "wilson",
 ]

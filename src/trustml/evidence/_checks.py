@@ -37,6 +37,15 @@ def as_pvalues(values: Any, name: str = "p") -> np.ndarray:
     return vector
 
 
+def as_nonnegative(values: Any, name: str) -> np.ndarray:
+    """Return weights of any shape as finite float64 numbers of at least 0."""
+    array = np.asarray(to_numpy(values))
+    flat = as_vector(array.ravel(), name)
+    if flat.min() < 0 or np.isinf(flat.max()):
+        raise ValueError(f"{name} must be finite and at least 0, got {flat.min()} to {flat.max()}")
+    return flat.reshape(array.shape)
+
+
 def check_probability(value: Any, name: str) -> float:
     """Return ``value`` as a float strictly between 0 and 1."""
     try:
