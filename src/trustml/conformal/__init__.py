@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from trustml.conformal import metrics
+from trustml.conformal._aci import Aci
+from trustml.conformal._adaptive import AdaptiveConformal
+from trustml.conformal._adaptive_past import OnlineRule
+from trustml.conformal._adaptive_run import AdaptiveTrace, adaptive_thresholds
+from trustml.conformal._agaci import AgAci
 from trustml.conformal._aps import Aps
 from trustml.conformal._cv_plus import CvPlusRegressor
+from trustml.conformal._dtaci import DtAci
 from trustml.conformal._jackknife_plus import JackknifePlusRegressor
 from trustml.conformal._lac import Lac
 from trustml.conformal._margin import Margin
+from trustml.conformal._pid import Pid
 from trustml.conformal._raps import Raps
 from trustml.conformal._residual_score import Absolute, Normalized, ResidualScore
 from trustml.conformal._saps import Saps
@@ -19,12 +26,19 @@ from trustml.evidence import benjamini_hochberg, pvalues, quantile
 
 __all__ = [
     "Absolute",
+    "Aci",
+    "AdaptiveConformal",
+    "AdaptiveTrace",
+    "AgAci",
     "Aps",
     "CvPlusRegressor",
+    "DtAci",
     "JackknifePlusRegressor",
     "Lac",
     "Margin",
     "Normalized",
+    "OnlineRule",
+    "Pid",
     "Raps",
     "ResidualScore",
     "Saps",
@@ -32,6 +46,7 @@ __all__ = [
     "SplitClassifier",
     "SplitRegressor",
     "TopK",
+    "adaptive_thresholds",
     "benjamini_hochberg",
     "metrics",
     "pvalues",
