@@ -1,21 +1,24 @@
-"""p-values for the mean of bounded losses."""
+"""The Hoeffding-Bentkus p-value of the mean of bounded losses."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+import numpy as np
+
+from trustml.core.validation import restore, to_numpy
 from trustml.evidence._checks import check_count, check_probability
 
 
-def hoeffding_bentkus_pvalue(risk: float, n: Any, alpha: float) -> float:
+def hoeffding_bentkus_pvalue(risk: Any, n: Any, alpha: float) -> Any:
     """Return a p-value of "the true mean loss exceeds ``alpha``", for losses in [0, 1].
 
     The smaller of Hoeffding's bound in its tight (relative entropy) form and Bentkus's.
 
     Parameters
     ----------
-    risk : float in [0, 1]
+    risk : float in [0, 1], or array of shape (m,)
         Mean of n independent losses in [0, 1].
     n : int
         Number of losses.
@@ -24,7 +27,7 @@ def hoeffding_bentkus_pvalue(risk: float, n: Any, alpha: float) -> float:
 
     Returns
     -------
-    float
+    float, or array of shape (m,)
         p-value in [0, 1].
 
     Raises
@@ -42,18 +45,20 @@ def hoeffding_bentkus_pvalue(risk: float, n: Any, alpha: float) -> float:
     >>> hoeffding_bentkus_pvalue(risk=0.05, n=200, alpha=0.1) < 0.05
     True
     """
-    from scipy.special import bdtr
-
-    trials = check_count(n, "n")
-    level = check_probability(alpha, "alpha")
-    risk = float(risk)
-    if not 0 <= risk <= 1:
+    trials, level = check_count(n, "n"), check_probability(alpha, "alpha")
+    risks = to_numpy(risk).astype(np.float64)
+    if not ((risks >= 0) & (risks <= 1)).all():
         raise ValueError(f"risk must be a mean of losses in [0, 1], got {risk!r}; rescale them")
-    if risk >= level:
-        return 1.0
-    entropy = (1 - risk) * math.log((1 - risk) / (1 - level))
-    if risk > 0:
-        entropy += risk * math.log(risk / level)
+    p = hoeffding_bentkus(risks, trials, level)
+    return float(p) if p.ndim == 0 else restore(p, risk)
+
+
+def hoeffding_bentkus(risks: np.ndarray, n: int, levels: Any) -> np.ndarray:
+    """Return the p-values of checked means against levels in (0, 1] that broadcast with them."""
+    from scipy.special import bdtr, rel_entr
+
+    entropy = rel_entr(risks, levels) + rel_entr(1 - risks, 1 - levels)
     # Rounding first: n times a mean of n zeros and ones is whole but for a few ulp.
-    bentkus = math.e * float(bdtr(math.ceil(round(trials * risk, 7)), trials, level))
-    return min(1.0, math.exp(-trials * entropy), bentkus)
+    bentkus = math.e * bdtr(np.ceil(np.round(n * risks, 7)), n, levels)
+    p = np.minimum(1.0, np.minimum(np.exp(-n * entropy), bentkus))
+    return np.where(risks >= levels, 1.0, p)
