@@ -24,6 +24,37 @@ def test_absolute_intervals_are_the_formula(diabetes: object) -> None:
         np.testing.assert_array_equal(found[..., k], cp.predict_interval(diabetes.X, alpha))
 
 
+def test_signed_residuals_are_calibrated_side_by_side(diabetes: object) -> None:
+    difficulty = lambda X: 1 + X[:, 2] ** 2 * 100  # noqa: E731
+    score = Normalized(difficulty)
+    cp = SplitRegressor(diabetes.estimator, score, symmetric=False)
+    found = cp.fit(diabetes.X_cal, diabetes.y_cal).predict_interval(diabetes.X, 0.1)
+    centre = diabetes.estimator.predict(diabetes.X)
+    residual = diabetes.y_cal - diabetes.estimator.predict(diabetes.X_cal)
+    above, below = (
+        quantile(sign * residual / difficulty(diabetes.X_cal), 0.05) for sign in (1, -1)
+    )
+    unit = difficulty(diabetes.X)
+    expected = np.stack([centre - below * unit, centre + above * unit], 1)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_a_model_that_errs_to_one_side_costs_signed_intervals_nothing() -> None:
+    rng = np.random.default_rng(0)
+    X, noise = rng.normal(size=(400, 1)), rng.exponential(size=400)
+    for symmetric in (True, False):
+        biased, right = (
+            SplitRegressor(lambda X, b=bias: X[:, 0] + b, symmetric=symmetric)
+            .fit(X[:300], X[:300, 0] + noise[:300])
+            .predict_interval(X[300:], 0.1)
+            for bias in (5.0, 0.0)
+        )
+        if symmetric:
+            assert metrics.interval_width(biased) > 2 * metrics.interval_width(right)
+        else:
+            np.testing.assert_allclose(biased, right)
+
+
 def test_normalised_by_a_given_difficulty(diabetes: object) -> None:
     difficulty = lambda X: 1 + X[:, 2] ** 2 * 100  # noqa: E731
     cp = SplitRegressor(diabetes.model, Normalized(difficulty)).fit(diabetes.X_cal, diabetes.y_cal)
@@ -82,6 +113,8 @@ def test_tensors_in_tensors_out_and_torch_modules() -> None:
     assert found.shape == (5, 2)
     assert found.dtype == torch.float64
     np.testing.assert_allclose(found.numpy(), cp.predict_interval(X[:5].numpy(), 0.1))
+    bare = SplitRegressor(module).fit(X, X.sum(1)).predict_interval(X[:5], 0.1)
+    assert torch.equal(bare, found)
     values = SplitRegressor(trustml.precomputed("values")).fit(X[:, 0], X.sum(1))
     assert values.predict_interval(X[:5, 0], 0.1).shape == (5, 2)
 

@@ -15,6 +15,7 @@ from trustml.conformal._jackknife_plus import JackknifePlusRegressor
 from trustml.conformal._lac import Lac
 from trustml.conformal._margin import Margin
 from trustml.conformal._pid import Pid
+from trustml.conformal._quantile_regressor import ConformalizedQuantileRegressor
 from trustml.conformal._raps import Raps
 from trustml.conformal._residual_score import Absolute, Normalized, ResidualScore
 from trustml.conformal._saps import Saps
@@ -31,6 +32,7 @@ __all__ = [
     "AdaptiveTrace",
     "AgAci",
     "Aps",
+    "ConformalizedQuantileRegressor",
     "CvPlusRegressor",
     "DtAci",
     "JackknifePlusRegressor",

@@ -7,7 +7,20 @@ from typing import Any
 import numpy as np
 
 from trustml.core.validation import check_finite, to_numpy
-from trustml.model import Model
+from trustml.model import Model, as_model, wrap
+
+
+def as_regressor(model: Any, what: str) -> Model:
+    """Return a `Model` for regression; what has no ``predict``, as a callable, is taken for one.
+
+    Returns
+    -------
+    Model
+    """
+    bare = not isinstance(model, Model) and not hasattr(model, "predict")
+    found = wrap(model, task="regression") if bare else as_model(model)
+    check_regressor(found, what)
+    return found
 
 
 def check_regressor(model: Model, what: str) -> None:

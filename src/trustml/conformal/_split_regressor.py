@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
 
-from trustml.conformal._calibration import CalibrationScores, group_rows, read_alphas
-from trustml.conformal._regression import check_regressor, measured, predicted
+from trustml.conformal._band import Band, BandRegressor
+from trustml.conformal._regression import as_regressor, measured, predicted
 from trustml.conformal._residual_score import ResidualScore, Scale, as_residual_score
-from trustml.core.validation import restore
-from trustml.model import as_model
+from trustml.model import Model
 
 
-class SplitRegressor(BaseEstimator):
+class SplitRegressor(BandRegressor):
     """Intervals that hold the true value with probability at least 1 - alpha.
 
     The guarantee is marginal, over calibration and test rows that are exchangeable and that the
@@ -31,13 +29,16 @@ class SplitRegressor(BaseEstimator):
         difficulty.
     condition : None or callable X -> groups (n,)
         Coverage for every group of rows.
+    symmetric : bool
+        False calibrates signed residuals, alpha / 2 on each side: for skewed errors, and models
+        that err to one side.
 
     Attributes
     ----------
     model_ : Model
         The wrapped model.
-    calibration_ : CalibrationScores
-        Sorted calibration scores by group.
+    calibration_ : tuple of CalibrationScores
+        Sorted calibration scores by group: of both sides, or of each.
     n_calibration_ : int
         Number of calibration rows.
 
@@ -63,10 +64,12 @@ class SplitRegressor(BaseEstimator):
         model: Any,
         score: str | ResidualScore = "absolute",
         condition: Callable[[Any], Any] | None = None,
+        symmetric: bool = True,
     ) -> None:
         self.model = model
         self.score = score
         self.condition = condition
+        self.symmetric = symmetric
 
     def fit(self, X_cal: Any, y_cal: Any) -> Self:
         """Score the calibration rows; the model is not trained.
@@ -82,56 +85,26 @@ class SplitRegressor(BaseEstimator):
         -------
         SplitRegressor
             Itself.
-
-        Raises
-        ------
-        ValueError
-            If lengths differ, or ``condition`` is not callable.
         """
-        model, score = as_model(self.model), as_residual_score(self.score)
-        check_regressor(model, "SplitRegressor")
-        if not (self.condition is None or callable(self.condition)):
-            raise ValueError(f"condition must be None or callable, got {self.condition!r}")
-        centre, y = predicted(model, X_cal), measured(model, y_cal)
-        if len(centre) != len(y):
-            raise ValueError(f"X_cal has {len(centre)} rows, y_cal has {len(y)}; give one y a row")
-        scale = score.scale(model)
-        scores = np.abs(y - centre) / _scales(scale, X_cal, len(y))
-        groups = None if self.condition is None else group_rows(self.condition, X_cal, len(y))
-        self.calibration_ = CalibrationScores(scores, groups)
-        self.model_, self.scale_, self.n_calibration_ = model, scale, len(y)
+        model, score = as_regressor(self.model, "SplitRegressor"), as_residual_score(self.score)
+        bands = ResidualBand(model, score.scale(model))
+        self._calibrate(bands, bands(X_cal), X_cal, measured(model, y_cal))
+        self.model_ = model
         return self
 
-    def predict_interval(self, X: Any, alpha: Any = 0.1) -> Any:
-        """Return the ends of each row's interval.
 
-        Parameters
-        ----------
-        X : array of shape (n, ...), or whatever the model takes
-            New rows.
-        alpha : float in (0, 1), or list of m of them
-            Allowed error rate.
+@dataclass(frozen=True, eq=False)
+class ResidualBand:
+    """The prediction as both ends, the row's scale as the unit."""
 
-        Returns
-        -------
-        array of shape (n, 2), or (n, 2, m) for a list
-            Low and high, in the unit of y; infinite where there are too few calibration rows.
+    model: Model
+    scale: Scale
 
-        Warns
-        -----
-        CoverageWarning
-            If a group has too few calibration rows for alpha.
-        """
-        check_is_fitted(self, "calibration_")
-        alphas, single = read_alphas(alpha)
-        centre = predicted(self.model_, X)
-        codes = np.zeros(len(centre), dtype=int)
-        if self.condition is not None:
-            codes = self.calibration_.codes(group_rows(self.condition, X, len(centre)))
-        limits = self.calibration_.thresholds(alphas, codes)[codes]
-        half = limits * _scales(self.scale_, X, len(centre))[:, None]
-        ends = np.stack([centre[:, None] - half, centre[:, None] + half], axis=1)
-        return restore(ends[:, :, 0] if single else ends, X)
+    def __call__(self, X: Any) -> Band:
+        """Return the band of the rows."""
+        centre = predicted(self.model, X)
+        unit = _scales(self.scale, X, len(centre))
+        return Band(centre, centre, unit, unit)
 
 
 def _scales(scale: Scale, X: Any, n: int) -> np.ndarray:
