@@ -9,6 +9,7 @@ from trustml.conformal._adaptive_past import OnlineRule
 from trustml.conformal._adaptive_run import AdaptiveTrace, adaptive_thresholds
 from trustml.conformal._agaci import AgAci
 from trustml.conformal._aps import Aps
+from trustml.conformal._covariate_shift import CovariateShift
 from trustml.conformal._cv_plus import CvPlusRegressor
 from trustml.conformal._dtaci import DtAci
 from trustml.conformal._jackknife_plus import JackknifePlusRegressor
@@ -23,6 +24,8 @@ from trustml.conformal._score import Score
 from trustml.conformal._split_classifier import SplitClassifier
 from trustml.conformal._split_regressor import SplitRegressor
 from trustml.conformal._topk import TopK
+from trustml.conformal._weighted import WeightedClassifier, WeightedRegressor
+from trustml.conformal._weights import Weights
 from trustml.evidence import benjamini_hochberg, pvalues, quantile
 
 __all__ = [
@@ -33,6 +36,7 @@ __all__ = [
     "AgAci",
     "Aps",
     "ConformalizedQuantileRegressor",
+    "CovariateShift",
     "CvPlusRegressor",
     "DtAci",
     "JackknifePlusRegressor",
@@ -48,6 +52,9 @@ __all__ = [
     "SplitClassifier",
     "SplitRegressor",
     "TopK",
+    "WeightedClassifier",
+    "WeightedRegressor",
+    "Weights",
     "adaptive_thresholds",
     "benjamini_hochberg",
     "metrics",

@@ -1,0 +1,91 @@
+"""Weighted calibration scores: thresholds and p-values of new rows, with one warning a question."""
+
+from __future__ import annotations
+
+import warnings
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from trustml.conformal._weights import Weights
+from trustml.evidence import pvalues, quantile
+from trustml.warnings import CoverageWarning
+
+_FEW = 30  # effective rows: below, the coverage of one calibration set strays by 0.05 and more
+
+
+class WeightedScores:
+    """Calibration scores whose rows count by weights, beside a new row that has its own.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n,)
+        Without NaN; higher = stranger.
+    weights : Weights
+        Fitted on the same rows.
+
+    Raises
+    ------
+    ValueError
+        If all weights are zero.
+
+    Warns
+    -----
+    CoverageWarning
+        If the rows are worth few rows of equal weight.
+    """
+
+    def __init__(self, scores: np.ndarray, weights: Weights) -> None:
+        self.scores, self.weights = scores, weights
+        size = weights.effective_sample_size_
+        if size == 0:
+            raise ValueError(
+                "every calibration row has weight 0: no calibration row is like the new rows; "
+                "calibrate where they are"
+            )
+        if size < min(_FEW, len(scores) / 2):
+            warnings.warn(
+                f"the {len(scores)} weighted calibration rows are worth {size:.1f} rows of equal "
+                "weight (effective_sample_size_); sets and intervals will be large and their "
+                "coverage uneven. Calibrate on rows that are more like the new ones.",
+                CoverageWarning,
+                stacklevel=4,
+            )
+
+    def limits(self, X: Any, alphas: list[Fraction]) -> np.ndarray:
+        """Return thresholds (m, k, a) of new rows; k is 1, or c where weights depend on the class.
+
+        Returns
+        -------
+        ndarray of shape (m, k, a)
+        """
+        found = []
+        with warnings.catch_warnings():
+            # Said once below, for all blocks.
+            warnings.simplefilter("ignore", CoverageWarning)
+            for weights, own in self.weights.blocks(X):
+                limits = quantile(self.scores, alphas, weights, own.ravel())
+                found.append(limits.reshape(*own.shape, len(alphas)))
+        limits = np.concatenate(found)
+        heavy = np.isinf(limits).any(axis=(1, 2))
+        if heavy.any():
+            warnings.warn(
+                f"{heavy.sum()} of {len(heavy)} rows hold more than {float(min(alphas)):g} of all "
+                f"weight, beside {len(self.scores)} calibration rows: their answers are "
+                "everything, the full label set or the whole line. Calibrate on more rows like "
+                "them or raise alpha.",
+                CoverageWarning,
+                stacklevel=4,
+            )
+        return limits
+
+    def p_values(self, X: Any, scores: np.ndarray) -> np.ndarray:
+        """Return p-values of scores (m, c): the share of weight that scores at least as much."""
+        found: list[np.ndarray] = []
+        for weights, own in self.weights.blocks(X):
+            start = sum(map(len, found))
+            mine = scores[start : start + len(own)]
+            own = np.broadcast_to(own, mine.shape)
+            found.append(pvalues(self.scores, mine, weights=weights, test_weights=own))
+        return np.concatenate(found)

@@ -1,0 +1,147 @@
+"""What a weighting of calibration rows is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from copy import copy
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+from trustml.core.validation import to_numpy
+from trustml.model import Model
+
+
+class Weights(BaseEstimator, ABC):
+    """How much each calibration row counts beside a new row, up to a common factor.
+
+    A subclass learns ``calibration_`` (n,) in ``fit`` and weighs new rows in ``own``; one whose
+    calibration weights depend on the new row overrides ``blocks`` instead.
+
+    Attributes
+    ----------
+    calibration_ : ndarray of shape (n,)
+        Weights of the calibration rows, in their order.
+    """
+
+    calibration_: np.ndarray
+
+    @abstractmethod
+    def fit(self, model: Model, X: Any, y: np.ndarray) -> Self:
+        """Learn from the calibration rows.
+
+        Parameters
+        ----------
+        model : Model
+            The wrapped model.
+        X : array of shape (n, ...)
+            Calibration rows, as the user gave them.
+        y : ndarray of shape (n,)
+            Columns of their classes, or their values.
+        """
+
+    @abstractmethod
+    def own(self, X: Any) -> np.ndarray:
+        """Return the weights (m, 1) of new rows, or (m, c) where they depend on the class.
+
+        Parameters
+        ----------
+        X : array of shape (m, ...)
+            New rows.
+        """
+
+    def blocks(self, X: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield calibration weights (n,), and own weights (b, k) of the next b rows.
+
+        Yields
+        ------
+        tuple of ndarray
+        """
+        yield self.calibration_, self.own(X)
+
+    @property
+    def effective_sample_size_(self) -> float:
+        """How many rows of equal weight the calibration rows are worth, (Σw)² / Σw²."""
+        return effective_size(self.calibration_)
+
+
+class RatioOf(Weights):
+    """Weights that a function of X gives, such as an exact density ratio; None gives ones."""
+
+    def __init__(self, function: Callable[[Any], Any] | None = None) -> None:
+        self.function = function
+
+    def fit(self, model: Model, X: Any, y: np.ndarray) -> Self:
+        """Weigh the calibration rows."""
+        self.calibration_ = self._weigh(X, len(y))
+        return self
+
+    def own(self, X: Any) -> np.ndarray:
+        """Return the function's values, (m, 1)."""
+        return self._weigh(X, None)[:, None]
+
+    def _weigh(self, X: Any, n: int | None) -> np.ndarray:
+        if self.function is None:
+            return np.ones(len(X) if n is None else n)
+        return check_weights(to_numpy(self.function(X)), n, "weights(X)")
+
+
+def as_weights(weights: Any) -> Weights:
+    """Return a `Weights` to fit from what the user gave.
+
+    Returns
+    -------
+    Weights
+
+    Raises
+    ------
+    TypeError
+        If it is neither None, a `Weights` nor a callable.
+    """
+    if isinstance(weights, Weights):
+        return copy(weights)  # a shallow one: the target rows that it holds may be many
+    if isinstance(weights, type) or not (weights is None or callable(weights)):
+        raise TypeError(
+            f"weights must be None, a Weights such as CovariateShift(X_target), or a callable "
+            f"X -> (n,), got {weights!r}"
+        )
+    return RatioOf(weights)
+
+
+def check_weights(values: np.ndarray, n: int | None, name: str) -> np.ndarray:
+    """Return one weight a row in float64; ``n`` None takes any number of rows.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If the shape is another, or a weight is negative, infinite or NaN.
+    """
+    values = np.asarray(values)
+    if values.ndim != 1 or n not in {None, len(values)}:
+        raise ValueError(
+            f"{name} must be one weight a row, shape ({'n' if n is None else n},), got "
+            f"{values.shape}"
+        )
+    values = values.astype(np.float64)
+    bad = ~(np.isfinite(values) & (values >= 0))
+    if bad.any():
+        raise ValueError(
+            f"{name} must be finite and not negative, got {values[bad][0]} at row "
+            f"{int(np.flatnonzero(bad)[0])}"
+        )
+    return values
+
+
+def effective_size(weights: np.ndarray) -> float:
+    """Return (Σw)² / Σw² of weights (n,), 0 if all are zero."""
+    largest = weights.max()
+    if largest == 0:
+        return 0.0
+    scaled = weights / largest
+    return float(scaled.sum() ** 2 / np.square(scaled).sum())
