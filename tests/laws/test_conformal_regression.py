@@ -11,10 +11,17 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 from sklearn.datasets import load_diabetes
-from sklearn.linear_model import QuantileRegressor
+from sklearn.linear_model import QuantileRegressor, Ridge
 
 import trustml
-from trustml.conformal import ConformalizedQuantileRegressor, SplitRegressor, metrics
+from trustml.conformal import (
+    ConformalizedQuantileRegressor,
+    InfinitesimalJackknife,
+    Normalized,
+    ResidualModel,
+    SplitRegressor,
+    metrics,
+)
 from trustml.evidence import beta_binomial_band
 
 RESPLITS, N_CAL, FALSE_ALARM = 200, 120, 1e-4
@@ -70,6 +77,21 @@ def test_quantile_bands_follow_the_beta_binomial_law(pool: tuple, score: str) ->
     covered = covered_in_resplits(pool, ask)
     for k, alpha in enumerate(alphas):
         check_band(covered[:, k], len(pool[1]) - N_CAL, alpha)
+
+
+@pytest.mark.parametrize("score", [ResidualModel(Ridge()), InfinitesimalJackknife()])
+def test_difficulties_follow_the_beta_binomial_law(score: object) -> None:
+    X, y = load_diabetes(return_X_y=True)
+    y = y + np.random.default_rng(3).uniform(-0.01, 0.01, size=len(y))
+    model = trustml.wrap(Ridge(alpha=0.1).fit(X[:100], y[:100]), train=(X[:100], y[:100]))
+    # The scale is a function that the training rows fix: found once for all resplits.
+    cp = SplitRegressor(model, Normalized(score.scale(model)))
+
+    def ask(X_cal, y_cal, X, y):  # type: ignore[no-untyped-def]
+        return metrics.coverage(y, cp.fit(X_cal, y_cal).predict_interval(X, 0.1))
+
+    covered = covered_in_resplits((X[100:], y[100:]), ask)
+    check_band(covered, len(y) - 100 - N_CAL, 0.1)
 
 
 @pytest.mark.parametrize("kind", ["cqr-r", "signed"])

@@ -12,12 +12,14 @@ from trustml.conformal._aps import Aps
 from trustml.conformal._covariate_shift import CovariateShift
 from trustml.conformal._cv_plus import CvPlusRegressor
 from trustml.conformal._dtaci import DtAci
+from trustml.conformal._infinitesimal_jackknife import InfinitesimalJackknife
 from trustml.conformal._jackknife_plus import JackknifePlusRegressor
 from trustml.conformal._lac import Lac
 from trustml.conformal._margin import Margin
 from trustml.conformal._pid import Pid
 from trustml.conformal._quantile_regressor import ConformalizedQuantileRegressor
 from trustml.conformal._raps import Raps
+from trustml.conformal._residual_model import ResidualModel
 from trustml.conformal._residual_score import Absolute, Normalized, ResidualScore
 from trustml.conformal._saps import Saps
 from trustml.conformal._score import Score
@@ -39,6 +41,7 @@ __all__ = [
     "CovariateShift",
     "CvPlusRegressor",
     "DtAci",
+    "InfinitesimalJackknife",
     "JackknifePlusRegressor",
     "Lac",
     "Margin",
@@ -46,6 +49,7 @@ __all__ = [
     "OnlineRule",
     "Pid",
     "Raps",
+    "ResidualModel",
     "ResidualScore",
     "Saps",
     "Score",

@@ -110,9 +110,8 @@ class Normalized(ResidualScore):
     def __init__(
         self, difficulty: Callable[[Any], Any] | None = None, k: int = 25, floor: float = 0.01
     ) -> None:
-        if not floor > 0:
-            raise ValueError(f"floor must be > 0, got {floor!r}")
-        self.difficulty, self.k, self.floor = difficulty, check_positive_int(k, "k"), floor
+        self.difficulty, self.k = difficulty, check_positive_int(k, "k")
+        self.floor = check_floor(floor)
 
     def scale(self, model: Model) -> Scale:
         """Return the user's difficulty, or that of the nearest training rows."""
@@ -142,13 +141,30 @@ def as_residual_score(score: str | ResidualScore) -> ResidualScore:
     return made
 
 
+def check_floor(value: float, name: str = "floor") -> float:
+    """Return a number above 0 that keeps scales from being zero.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If it is not finite, or not positive.
+    """
+    if not 0 < value < np.inf:
+        raise ValueError(f"{name} must be finite and > 0, got {value!r}")
+    return value
+
+
 def _neighbours(model: Model, k: int, floor: float) -> Scale:
     from sklearn.neighbors import NearestNeighbors
 
     model.require_train("SplitRegressor(score='normalized') without difficulty=")
     train: Data = model.train  # type: ignore[assignment]
     residuals = np.abs(predicted(model, train) - measured(model, train.targets))
-    rows = _space(model, train)
+    rows = space(model, train)
     units = rows.std(axis=0)
     units[units == 0] = 1.0
     tree = NearestNeighbors(n_neighbors=min(k, len(rows))).fit(rows / units)
@@ -175,12 +191,12 @@ class _OfNeighbours:
     added: float
 
     def __call__(self, X: Any) -> np.ndarray:
-        nearest = self.tree.kneighbors(_space(self.model, X) / self.units, return_distance=False)
+        nearest = self.tree.kneighbors(space(self.model, X) / self.units, return_distance=False)
         difficulty: np.ndarray = self.residuals[nearest].mean(axis=1) + self.added
         return difficulty
 
 
-def _space(model: Model, X: Any) -> np.ndarray:
+def space(model: Model, X: Any) -> np.ndarray:
     """Where rows are near each other: the last layer's input, or the model's inputs."""
     rows: Any = model.observe(X).features
     if rows is None:

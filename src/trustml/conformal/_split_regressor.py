@@ -24,9 +24,10 @@ class SplitRegressor(BandRegressor):
     ----------
     model : Model or what `trustml.wrap` takes
         A regressor of one output.
-    score : {"absolute", "normalized"} or ResidualScore
-        "absolute": one width for all rows. "normalized": width in proportion to the row's
-        difficulty.
+    score : ResidualScore, or the name of one
+        "absolute": one width for all rows. Width in proportion to the row's difficulty, as the
+        nearest training rows ("normalized"), a second model of the residuals ("residual_model") or
+        the curvature engine ("infinitesimal_jackknife") see it.
     condition : None or callable X -> groups (n,)
         Coverage for every group of rows.
     symmetric : bool
