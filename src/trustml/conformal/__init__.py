@@ -9,6 +9,7 @@ from trustml.conformal._adaptive_past import OnlineRule
 from trustml.conformal._adaptive_run import AdaptiveTrace, adaptive_thresholds
 from trustml.conformal._agaci import AgAci
 from trustml.conformal._aps import Aps
+from trustml.conformal._clustered import ClusteredClassifier
 from trustml.conformal._covariate_shift import CovariateShift
 from trustml.conformal._cv_plus import CvPlusRegressor
 from trustml.conformal._dtaci import DtAci
@@ -37,6 +38,7 @@ __all__ = [
     "AdaptiveTrace",
     "AgAci",
     "Aps",
+    "ClusteredClassifier",
     "ConformalizedQuantileRegressor",
     "CovariateShift",
     "CvPlusRegressor",
