@@ -13,6 +13,7 @@ from trustml.conformal._clustered import ClusteredClassifier
 from trustml.conformal._covariate_shift import CovariateShift
 from trustml.conformal._cv_plus import CvPlusRegressor
 from trustml.conformal._dtaci import DtAci
+from trustml.conformal._enbpi import EnbPi
 from trustml.conformal._infinitesimal_jackknife import InfinitesimalJackknife
 from trustml.conformal._jackknife_plus import JackknifePlusRegressor
 from trustml.conformal._lac import Lac
@@ -24,6 +25,7 @@ from trustml.conformal._residual_model import ResidualModel
 from trustml.conformal._residual_score import Absolute, Normalized, ResidualScore
 from trustml.conformal._saps import Saps
 from trustml.conformal._score import Score
+from trustml.conformal._spci import Spci
 from trustml.conformal._split_classifier import SplitClassifier
 from trustml.conformal._split_regressor import SplitRegressor
 from trustml.conformal._topk import TopK
@@ -43,6 +45,7 @@ __all__ = [
     "CovariateShift",
     "CvPlusRegressor",
     "DtAci",
+    "EnbPi",
     "InfinitesimalJackknife",
     "JackknifePlusRegressor",
     "Lac",
@@ -55,6 +58,7 @@ __all__ = [
     "ResidualScore",
     "Saps",
     "Score",
+    "Spci",
     "SplitClassifier",
     "SplitRegressor",
     "TopK",
