@@ -14,6 +14,10 @@ from trustml.conformal._covariate_shift import CovariateShift
 from trustml.conformal._cv_plus import CvPlusRegressor
 from trustml.conformal._dtaci import DtAci
 from trustml.conformal._enbpi import EnbPi
+from trustml.conformal._group_conditional import (
+    GroupConditionalClassifier,
+    GroupConditionalRegressor,
+)
 from trustml.conformal._infinitesimal_jackknife import InfinitesimalJackknife
 from trustml.conformal._jackknife_plus import JackknifePlusRegressor
 from trustml.conformal._lac import Lac
@@ -46,6 +50,8 @@ __all__ = [
     "CvPlusRegressor",
     "DtAci",
     "EnbPi",
+    "GroupConditionalClassifier",
+    "GroupConditionalRegressor",
     "InfinitesimalJackknife",
     "JackknifePlusRegressor",
     "Lac",
