@@ -16,13 +16,14 @@ from sklearn.linear_model import QuantileRegressor, Ridge
 import trustml
 from trustml.conformal import (
     ConformalizedQuantileRegressor,
+    ConformalPredictiveDistribution,
     InfinitesimalJackknife,
     Normalized,
     ResidualModel,
     SplitRegressor,
     metrics,
 )
-from trustml.evidence import beta_binomial_band
+from trustml.evidence import beta_binomial_band, ks_test
 
 RESPLITS, N_CAL, FALSE_ALARM = 200, 120, 1e-4
 
@@ -109,3 +110,35 @@ def test_each_side_alone_follows_the_law_at_half_of_alpha(pool: tuple, kind: str
     covered = covered_in_resplits(pool, ask)
     for side in (0, 1):
         check_band(covered[:, side], len(pool[1]) - N_CAL, 0.1)
+
+
+@pytest.mark.parametrize("condition", [None, lambda X: X[:, 0] > 90])
+@pytest.mark.parametrize("score", ["absolute", Normalized(lambda X: X[:, 2] - X[:, 0])])
+def test_places_in_predictive_distributions_are_uniform(
+    pool: tuple, score: object, condition: object
+) -> None:
+    seeds = np.random.default_rng(0)
+    cp = ConformalPredictiveDistribution(column(1), score, condition, seeds)
+
+    def ask(X_cal, y_cal, X, y):  # type: ignore[no-untyped-def]
+        # One row a resplit: rows of one resplit share their calibration rows.
+        return cp.fit(X_cal, y_cal).pit(X[:1], y[:1])[0], X[0, 0]
+
+    places, group = covered_in_resplits(pool, ask).T
+    assert ks_test(places).p_value > FALSE_ALARM
+    if condition is not None:
+        for rows in (group > 90, group <= 90):
+            assert rows.sum() > 50
+            assert ks_test(places[rows]).p_value > FALSE_ALARM
+
+
+def test_every_quantile_holds_its_share_exactly(pool: tuple) -> None:
+    levels = [0.05, 0.25, 0.5, 0.9]
+    cp = ConformalPredictiveDistribution(column(1))
+
+    def ask(X_cal, y_cal, X, y):  # type: ignore[no-untyped-def]
+        return (y[:, None] <= cp.fit(X_cal, y_cal).quantiles(X, levels)).mean(axis=0)
+
+    covered = covered_in_resplits(pool, ask)
+    for k, level in enumerate(levels):
+        check_band(covered[:, k], len(pool[1]) - N_CAL, 1 - level)

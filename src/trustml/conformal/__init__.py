@@ -23,6 +23,7 @@ from trustml.conformal._jackknife_plus import JackknifePlusRegressor
 from trustml.conformal._lac import Lac
 from trustml.conformal._margin import Margin
 from trustml.conformal._pid import Pid
+from trustml.conformal._predictive_distribution import ConformalPredictiveDistribution
 from trustml.conformal._quantile_regressor import ConformalizedQuantileRegressor
 from trustml.conformal._raps import Raps
 from trustml.conformal._residual_model import ResidualModel
@@ -45,6 +46,7 @@ __all__ = [
     "AgAci",
     "Aps",
     "ClusteredClassifier",
+    "ConformalPredictiveDistribution",
     "ConformalizedQuantileRegressor",
     "CovariateShift",
     "CvPlusRegressor",

@@ -70,7 +70,7 @@ class ResidualModel(ResidualScore):
         train: Data = model.train  # type: ignore[assignment]
         residuals = np.abs(predicted(model, train) - measured(model, train.targets))
         added = self.floor * max(float(residuals.mean()), np.finfo(np.float64).tiny)
-        second = RandomForestRegressor(min_samples_leaf=10, random_state=0)
+        second = RandomForestRegressor(min_samples_leaf=10, max_features=1 / 3, random_state=0)
         second = second if self.estimator is None else clone(self.estimator)
         return _Expected(model, second.fit(space(model, train), np.log(residuals + added)))
 
