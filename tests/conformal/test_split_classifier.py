@@ -1,14 +1,19 @@
 """Split conformal sets: exact thresholds, conditions, kinds of input, and bad input."""
 
+import tracemalloc
 import warnings
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from sklearn.exceptions import NotFittedError
 
 import trustml
 from trustml.conformal import Aps, SplitClassifier, metrics, pvalues, quantile
+from trustml.conformal._scored import all_scores, fingerprints
+from trustml.core.random import row_uniforms
+from trustml.evidence import ks_test
 from trustml.warnings import CoverageWarning
 
 SCORES = ["lac", "aps", "raps", "saps", "topk", "margin"]
@@ -86,6 +91,97 @@ def test_one_row_at_a_time_is_the_batch(digits: object, score: str) -> None:
     one_by_one = np.concatenate([cp.predict_set(X[i : i + 1], 0.1) for i in range(len(X))])
     np.testing.assert_array_equal(one_by_one, cp.predict_set(X, 0.1))
     np.testing.assert_array_equal(cp.predict_set(X[::-1], 0.1)[::-1], cp.predict_set(X, 0.1))
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_tied_calibration_rows_are_in_at_the_threshold(score: str) -> None:
+    # A forest gives few distinct rows; calibration, which does not sort, and prediction, which
+    # does, must find the same number for the same row.
+    rng = np.random.default_rng(0)
+    p = rng.multinomial(7, np.ones(6) / 6, size=40)[rng.integers(0, 40, size=300)] / 7
+    y = np.array([rng.choice(6, p=row) for row in p])
+    cp = SplitClassifier(trustml.precomputed("probabilities"), score, random_state=0).fit(p, y)
+    values = cp.calibration_.by_group[0]
+    again = np.sort(all_scores(cp.model_, cp.score_, p, cp.seed_)[np.arange(300), y])
+    np.testing.assert_array_equal(values, again)
+    assert metrics.coverage(y, cp.predict_set(p, 0.1)) >= 0.9
+
+
+@pytest.mark.parametrize("kind", ["array", "list", "tensor", "dict", "dataset", "frame", "sparse"])
+def test_pieces_are_the_whole(digits: object, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    X = digits.X_cal
+    tensor = torch.from_numpy(X)
+    given = {
+        "array": lambda: X,
+        "list": X.tolist,
+        "tensor": lambda: tensor,
+        "dict": lambda: {"input": tensor},
+        "dataset": lambda: torch.utils.data.TensorDataset(tensor, torch.from_numpy(digits.y_cal)),
+        "frame": lambda: pytest.importorskip("pandas").DataFrame(X),
+        "sparse": lambda: scipy.sparse.csr_array(X),
+    }[kind]()
+    cp = SplitClassifier(digits.model, "aps", random_state=0)
+    if kind == "dict":
+        module = torch.nn.Linear(64, 10).double()
+        cp = SplitClassifier(trustml.wrap(module, task="classification"), "aps", random_state=0)
+    whole = cp.fit(given, digits.y_cal).p_values(given)
+    monkeypatch.setattr("trustml.conformal._scored._PIECE", 70)
+    monkeypatch.setattr("trustml.conformal._scored._BLOCK", 500)
+    cp.model.batch_size, before = "auto", cp.model.batch_size
+    try:
+        # Another batch size may change a probability by a rounding.
+        pieces = np.asarray(cp.fit(given, digits.y_cal).p_values(given))
+    finally:
+        cp.model.batch_size = before
+    np.testing.assert_allclose(pieces, np.asarray(whole), atol=2.5 / 601)
+
+
+def test_fingerprints_tell_rows_apart_and_not_their_types() -> None:
+    rng = np.random.default_rng(0)
+    # Short numbers fill only the high bits of a word: the hard case for a sum modulo 2^64.
+    rows = rng.integers(-3, 4, size=(20_000, 30)).astype(np.float32)
+    rows = np.unique(rows, axis=0)
+    found = fingerprints(rows)
+    assert len(np.unique(found, axis=0)) == len(rows)
+    np.testing.assert_array_equal(found, fingerprints(rows.astype(int)))
+    np.testing.assert_array_equal(found, fingerprints(-(-rows + 0.0)))
+    np.testing.assert_array_equal(found[::-1], fingerprints(rows[::-1].astype(np.float64)))
+    np.testing.assert_array_equal(fingerprints(rows[:5]), found[:5])
+    assert ks_test(row_uniforms(found, 3)).p_value > 1e-4
+
+
+def test_calibration_holds_no_second_array_of_all_classes() -> None:
+    p = np.random.default_rng(0).dirichlet(np.ones(200), size=20_000)
+    y = p.argmax(1)
+    cp = SplitClassifier(trustml.precomputed("probabilities"), "aps", random_state=0)
+    cp.fit(p[:100], y[:100])
+    tracemalloc.start()
+    try:
+        cp.fit(p, y)
+        _, numpy_peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert numpy_peak < p.nbytes / 4
+
+
+def test_nan_is_an_error_never_an_empty_set(digits: object) -> None:
+    # B10: with NaN rows TorchCP and puncc calibrate to a NaN threshold and empty sets, silently.
+    p = digits.estimator.predict_proba(digits.X_cal)
+    p[5] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        SplitClassifier(trustml.precomputed("probabilities")).fit(p, digits.y_cal)
+    with pytest.raises(ValueError, match="NaN"):
+        quantile(np.append(np.arange(99.0), np.nan), 0.1)
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_the_caller_keeps_its_probabilities(digits: object, score: str) -> None:
+    # B14: TorchCP's margin writes -1 into the tensor that it is given.
+    p = torch.from_numpy(digits.estimator.predict_proba(digits.X_cal))
+    before = p.clone()
+    cp = SplitClassifier(trustml.precomputed("probabilities"), score, random_state=0)
+    cp.fit(p, digits.y_cal).predict_set(p, 0.1)
+    assert torch.equal(p, before)
 
 
 def test_the_seed_fixes_randomised_scores(digits: object) -> None:

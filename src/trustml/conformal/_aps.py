@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from trustml.conformal._ranking import ranking
-from trustml.conformal._score import Score
+from trustml.conformal._ranking import RankedScore, Ranking
 
 
-class Aps(Score):
+class Aps(RankedScore):
     """Adaptive sets: the mass of the more probable classes plus a random share of one's own.
 
     Sets grow with the difficulty of the row. Equal probabilities share one score.
@@ -35,7 +34,6 @@ class Aps(Score):
     def __init__(self, randomized: bool = True) -> None:
         self.randomized = randomized
 
-    def __call__(self, probabilities: Tensor, uniforms: Tensor) -> Tensor:
-        """Return the randomised cumulative mass, shape (n, c)."""
-        order = ranking(probabilities)
-        return order.above + (uniforms[:, None] * order.tied if self.randomized else order.tied)
+    def at(self, place: Ranking, probabilities: Tensor, uniforms: Tensor) -> Tensor:
+        """Return the randomised cumulative mass, shape (n, k)."""
+        return place.above + (uniforms * place.tied if self.randomized else place.tied)

@@ -30,3 +30,7 @@ class Lac(Score):
     def __call__(self, probabilities: Tensor, uniforms: Tensor) -> Tensor:
         """Return 1 - p, shape (n, c)."""
         return 1 - probabilities
+
+    def of_labels(self, probabilities: Tensor, uniforms: Tensor, labels: Tensor) -> Tensor:
+        """Return 1 - p of one class a row, shape (n,)."""
+        return 1 - probabilities.gather(1, labels[:, None])[:, 0]

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from trustml.conformal._score import Score
+
 
 @dataclass(frozen=True)
 class Ranking:
-    """Where each class stands in its row; every field has shape (n, c).
+    """Where classes stand in their row; every field has shape (n, c), or (n, 1) for one class.
+
+    Masses are sums of probabilities rounded to 2^-51, which floats add exactly: the order of the
+    classes, and which way a sum was found, change no bit. A forest's discrete probabilities tie
+    exactly, as they must.
 
     Attributes
     ----------
@@ -28,10 +35,7 @@ class Ranking:
 
 
 def ranking(probabilities: Tensor) -> Ranking:
-    """Rank the classes of every row; rows with the same probabilities get the same sums.
-
-    Sums run down the sorted row, so two rows that hold the same numbers in another order agree
-    to the last bit: a forest's discrete probabilities tie exactly, as they must.
+    """Rank all classes of every row.
 
     Returns
     -------
@@ -46,7 +50,7 @@ def ranking(probabilities: Tensor) -> Ranking:
     closes = torch.ones_like(opens)
     closes[:, :-1] = opens[:, 1:]
     last = torch.where(closes, position, n_classes).flip(1).cummin(dim=1).values.flip(1)
-    total = torch.nn.functional.pad(ordered.cumsum(dim=1), (1, 0))
+    total = torch.nn.functional.pad(_on_grid(ordered).cumsum(dim=1), (1, 0))
     above = total.gather(1, first)
     tied = total.gather(1, last + 1) - above
 
@@ -54,3 +58,63 @@ def ranking(probabilities: Tensor) -> Ranking:
         return torch.empty_like(values).scatter_(1, order, values)
 
     return Ranking(unsorted(above), unsorted(tied), unsorted(first + 1))
+
+
+def ranking_of(probabilities: Tensor, labels: Tensor) -> Ranking:
+    """Rank one class of every row, without sorting: the same numbers, to the last bit.
+
+    Returns
+    -------
+    Ranking
+        Fields of shape (n, 1).
+    """
+    n, n_classes = probabilities.shape
+    own = probabilities.gather(1, labels[:, None])
+    # Few classes are as probable as the true one, as a rule: only these are touched again.
+    flat = (probabilities >= own).reshape(-1).nonzero()[:, 0]
+    row = flat // n_classes
+    found = probabilities.reshape(-1)[flat]
+    ties = found == own[row, 0]
+
+    def total(values: Tensor) -> Tensor:
+        return values.new_zeros(n).index_add_(0, row, values)[:, None]
+
+    mass = _on_grid(found)
+    above, tied = torch.where(ties, 0, mass), torch.where(ties, mass, 0)
+    return Ranking(total(above), total(tied), 1 + total((~ties).long()))
+
+
+def _on_grid(probabilities: Tensor) -> Tensor:
+    """Round to a multiple of 2^-51: sums below 4 of these are exact in float64."""
+    return (probabilities + 2) - 2
+
+
+class RankedScore(Score):
+    """A score that is a formula of where a class stands in its row."""
+
+    def __call__(self, probabilities: Tensor, uniforms: Tensor) -> Tensor:
+        """Return the scores of all classes, shape (n, c)."""
+        return self.at(ranking(probabilities), probabilities, uniforms[:, None])
+
+    def of_labels(self, probabilities: Tensor, uniforms: Tensor, labels: Tensor) -> Tensor:
+        """Return the scores (n,) of one class a row, found without sorting."""
+        place = ranking_of(probabilities, labels)
+        return self.at(place, probabilities, uniforms[:, None])[:, 0]
+
+    @abstractmethod
+    def at(self, place: Ranking, probabilities: Tensor, uniforms: Tensor) -> Tensor:
+        """Return the scores of classes at these places.
+
+        Parameters
+        ----------
+        place : Ranking
+            Fields of shape (n, k).
+        probabilities : Tensor of shape (n, c)
+            All of the row.
+        uniforms : Tensor of shape (n, 1)
+            One a row.
+
+        Returns
+        -------
+        Tensor of shape (n, k)
+        """

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from trustml.conformal._ranking import ranking
-from trustml.conformal._score import Score
+from trustml.conformal._ranking import RankedScore, Ranking
 
 
-class Raps(Score):
+class Raps(RankedScore):
     """Adaptive sets with a penalty on every rank beyond ``k_reg``: no long tails.
 
     Parameters
@@ -45,8 +44,7 @@ class Raps(Score):
             raise ValueError(f"penalty and k_reg must be >= 0, got {penalty!r} and {k_reg!r}")
         self.penalty, self.k_reg, self.randomized = penalty, k_reg, randomized
 
-    def __call__(self, probabilities: Tensor, uniforms: Tensor) -> Tensor:
-        """Return the penalised cumulative mass, shape (n, c)."""
-        order = ranking(probabilities)
-        own = uniforms[:, None] * order.tied if self.randomized else order.tied
-        return order.above + own + self.penalty * (order.rank - self.k_reg).clamp_min(0)
+    def at(self, place: Ranking, probabilities: Tensor, uniforms: Tensor) -> Tensor:
+        """Return the penalised cumulative mass, shape (n, k)."""
+        own = uniforms * place.tied if self.randomized else place.tied
+        return place.above + own + self.penalty * (place.rank - self.k_reg).clamp_min(0)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trustml.conformal._ranking import ranking
-from trustml.conformal._score import Score
+from trustml.conformal._ranking import RankedScore, Ranking
 
 
-class Saps(Score):
+class Saps(RankedScore):
     """Adaptive sets that trust only the largest probability and the ranks of the others.
 
     Score u p_max at rank 1, otherwise p_max + (rank - 2 + u) weight.
@@ -44,8 +43,8 @@ class Saps(Score):
             raise ValueError(f"weight must be > 0, got {weight!r}")
         self.weight = weight
 
-    def __call__(self, probabilities: Tensor, uniforms: Tensor) -> Tensor:
-        """Return the rank score, shape (n, c)."""
-        rank, u = ranking(probabilities).rank, uniforms[:, None]
+    def at(self, place: Ranking, probabilities: Tensor, uniforms: Tensor) -> Tensor:
+        """Return the rank score, shape (n, k)."""
         largest = probabilities.max(dim=1, keepdim=True).values
-        return torch.where(rank == 1, u * largest, largest + (rank - 2 + u) * self.weight)
+        later = largest + (place.rank - 2 + uniforms) * self.weight
+        return torch.where(place.rank == 1, uniforms * largest, later)

@@ -7,19 +7,18 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from trustml.conformal._calibration import CalibrationScores, group_rows, read_alphas
-from trustml.conformal._score import Score, ScoreFunction, as_score
-from trustml.core.batches import Data, as_data
-from trustml.core.random import RandomState, numpy_generator, row_uniforms
-from trustml.core.validation import check_finite, restore, to_numpy
-from trustml.model import Model, as_model
+from trustml.conformal._score import ScoreFunction, as_score
+from trustml.conformal._scored import all_scores, calibrated, rows_of
+from trustml.core.random import RandomState
+from trustml.core.validation import restore
+from trustml.model import as_model
 from trustml.warnings import CoverageWarning
+
+_scores, _rows = all_scores, rows_of
 
 
 class SplitClassifier(BaseEstimator):
@@ -50,7 +49,7 @@ class SplitClassifier(BaseEstimator):
     calibration_ : CalibrationScores
         Sorted calibration scores by group.
     n_calibration_ : int
-        Number of calibration rows.
+        Number of calibration rows, without those that the score was learnt from.
 
     References
     ----------
@@ -116,24 +115,17 @@ class SplitClassifier(BaseEstimator):
             raise ValueError(
                 f"condition must be None, 'class' or a callable X -> groups, got {self.condition!r}"
             )
-        seed = int(numpy_generator(self.random_state).integers(2**62))
-        all_scores = _scores(model, score, X_cal, seed)
-        index = to_numpy(model.targets(y_cal))
-        n = len(all_scores)
-        if index.shape != (n,):
-            raise ValueError(
-                f"X_cal has {n} rows, y_cal has shape {index.shape}; give one label each"
-            )
+        rows = calibrated(model, score, X_cal, y_cal, self.random_state)
         classes = np.asarray(model.classes_)
         groups, labels = None, None
         if self.condition == "class":
-            groups, labels = classes[index], classes
+            groups, labels = classes[rows.labels], classes
         elif callable(self.condition):
-            groups = group_rows(self.condition, X_cal, n)
-        _warn_of_missing_classes(index, classes, by_class=self.condition == "class")
-        self.calibration_ = CalibrationScores(all_scores[np.arange(n), index], groups, labels)
-        self.model_, self.score_, self.seed_ = model, score, seed
-        self.classes_, self.n_calibration_ = classes, n
+            groups = group_rows(self.condition, X_cal, rows.n_given)[rows.kept]
+        _warn_of_missing_classes(rows.labels, classes, by_class=self.condition == "class")
+        self.calibration_ = CalibrationScores(rows.scores, groups, labels)
+        self.model_, self.score_, self.seed_ = model, rows.score, rows.seed
+        self.classes_, self.n_calibration_ = classes, len(rows.kept)
         return self
 
     def predict_set(self, X: Any, alpha: Any = 0.1) -> Any:
@@ -158,7 +150,7 @@ class SplitClassifier(BaseEstimator):
         """
         check_is_fitted(self, "calibration_")
         alphas, single = read_alphas(alpha)
-        scores = _scores(self.model_, self.score_, X, self.seed_)
+        scores = all_scores(self.model_, self.score_, X, self.seed_)
         codes = self._codes(X, scores)
         limits = self.calibration_.thresholds(alphas, codes)[codes]
         sets = scores[:, :, None] <= limits
@@ -178,7 +170,7 @@ class SplitClassifier(BaseEstimator):
             In (0, 1]; the true label's is super-uniform.
         """
         check_is_fitted(self, "calibration_")
-        scores = _scores(self.model_, self.score_, X, self.seed_)
+        scores = all_scores(self.model_, self.score_, X, self.seed_)
         return restore(self.calibration_.p_values(scores, self._codes(X, scores)), X)
 
     def _codes(self, X: Any, scores: np.ndarray) -> np.ndarray:
@@ -188,42 +180,6 @@ class SplitClassifier(BaseEstimator):
         if callable(self.condition):
             return self.calibration_.codes(group_rows(self.condition, X, len(scores)))[:, None]
         return np.zeros((1, 1), dtype=int)
-
-
-def _scores(model: Model, score: ScoreFunction, X: Any, seed: int) -> np.ndarray:
-    """Scores (n, c) in float64, from one pass of the model."""
-    probabilities = model.observe(X).probabilities
-    if probabilities is None or probabilities.ndim != 2 or probabilities.shape[1] < 2:
-        shape = None if probabilities is None else tuple(probabilities.shape)
-        raise ValueError(
-            f"the model must give probabilities of at least 2 classes, (n, c), got {shape}"
-        )
-    probabilities = probabilities.detach().cpu().double()
-    check_finite(probabilities, "the model's probabilities")
-    uniforms = torch.full((len(probabilities),), torch.nan, dtype=torch.float64)
-    if not isinstance(score, Score) or score.randomized:
-        uniforms = torch.from_numpy(row_uniforms(_rows(X), seed))
-    scores = score(probabilities, uniforms)
-    if not isinstance(scores, Tensor) or scores.shape != probabilities.shape:
-        raise ValueError(
-            f"score must return a tensor of shape {tuple(probabilities.shape)}, got "
-            f"{tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__}"
-        )
-    if scores.isnan().any():
-        raise ValueError("score returned NaN; a score must rank every class")
-    return to_numpy(scores.double())
-
-
-def _rows(X: Any) -> np.ndarray:
-    """Return the rows of X as one array, whatever holds them: what the uniforms hash."""
-    if isinstance(X, (Data, Dataset, DataLoader)):
-        X = as_data(X).inputs
-    if isinstance(X, dict):
-        X = tuple(X.values())
-    if isinstance(X, tuple):
-        parts = [to_numpy(part) for part in X]
-        return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
-    return to_numpy(X)
 
 
 def _warn_of_missing_classes(index: np.ndarray, classes: np.ndarray, by_class: bool) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from trustml.conformal._ranking import ranking
-from trustml.conformal._score import Score
+from trustml.conformal._ranking import RankedScore, Ranking
 
 
-class TopK(Score):
+class TopK(RankedScore):
     """The k most probable classes, k found by calibration: the rank, broken at random.
 
     The random part makes the coverage exact; a row's set has k or k - 1 classes.
@@ -28,6 +27,6 @@ class TopK(Score):
     name = "topk"
     randomized = True
 
-    def __call__(self, probabilities: Tensor, uniforms: Tensor) -> Tensor:
-        """Return rank - 1 + u, shape (n, c)."""
-        return ranking(probabilities).rank - 1 + uniforms[:, None]
+    def at(self, place: Ranking, probabilities: Tensor, uniforms: Tensor) -> Tensor:
+        """Return rank - 1 + u, shape (n, k)."""
+        return place.rank - 1 + uniforms
