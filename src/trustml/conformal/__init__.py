@@ -10,30 +10,40 @@ from trustml.conformal._adaptive_run import AdaptiveTrace, adaptive_thresholds
 from trustml.conformal._agaci import AgAci
 from trustml.conformal._aps import Aps
 from trustml.conformal._clustered import ClusteredClassifier
+from trustml.conformal._conformal_risk_control import ConformalRiskControl
 from trustml.conformal._covariate_shift import CovariateShift
 from trustml.conformal._cv_plus import CvPlusRegressor
 from trustml.conformal._dtaci import DtAci
 from trustml.conformal._enbpi import EnbPi
+from trustml.conformal._fairness_violation import FairnessViolation
 from trustml.conformal._group_conditional import (
     GroupConditionalClassifier,
     GroupConditionalRegressor,
 )
 from trustml.conformal._infinitesimal_jackknife import InfinitesimalJackknife
+from trustml.conformal._isotonic_scaling import IsotonicScaling
 from trustml.conformal._jackknife_plus import JackknifePlusRegressor
 from trustml.conformal._lac import Lac
+from trustml.conformal._learn_then_test import LearnThenTest
 from trustml.conformal._margin import Margin
 from trustml.conformal._pid import Pid
 from trustml.conformal._predictive_distribution import ConformalPredictiveDistribution
 from trustml.conformal._quantile_regressor import ConformalizedQuantileRegressor
 from trustml.conformal._raps import Raps
+from trustml.conformal._rcps import RiskControllingPredictionSets
 from trustml.conformal._residual_model import ResidualModel
 from trustml.conformal._residual_score import Absolute, Normalized, ResidualScore
+from trustml.conformal._risk import Risk
 from trustml.conformal._saps import Saps
 from trustml.conformal._score import Score
+from trustml.conformal._selective_error import SelectiveError
+from trustml.conformal._set_risks import FalseDiscoveryRate, FalseNegativeRate, Miscoverage
 from trustml.conformal._spci import Spci
 from trustml.conformal._split_classifier import SplitClassifier
 from trustml.conformal._split_regressor import SplitRegressor
+from trustml.conformal._temperature import TemperatureScaling, VectorScaling
 from trustml.conformal._topk import TopK
+from trustml.conformal._venn_abers import VennAbers
 from trustml.conformal._weighted import WeightedClassifier, WeightedRegressor
 from trustml.conformal._weights import Weights
 from trustml.evidence import benjamini_hochberg, pvalues, quantile
@@ -47,29 +57,42 @@ __all__ = [
     "Aps",
     "ClusteredClassifier",
     "ConformalPredictiveDistribution",
+    "ConformalRiskControl",
     "ConformalizedQuantileRegressor",
     "CovariateShift",
     "CvPlusRegressor",
     "DtAci",
     "EnbPi",
+    "FairnessViolation",
+    "FalseDiscoveryRate",
+    "FalseNegativeRate",
     "GroupConditionalClassifier",
     "GroupConditionalRegressor",
     "InfinitesimalJackknife",
+    "IsotonicScaling",
     "JackknifePlusRegressor",
     "Lac",
+    "LearnThenTest",
     "Margin",
+    "Miscoverage",
     "Normalized",
     "OnlineRule",
     "Pid",
     "Raps",
     "ResidualModel",
     "ResidualScore",
+    "Risk",
+    "RiskControllingPredictionSets",
     "Saps",
     "Score",
+    "SelectiveError",
     "Spci",
     "SplitClassifier",
     "SplitRegressor",
+    "TemperatureScaling",
     "TopK",
+    "VectorScaling",
+    "VennAbers",
     "WeightedClassifier",
     "WeightedRegressor",
     "Weights",
