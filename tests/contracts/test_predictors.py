@@ -21,6 +21,7 @@ PREDICTORS = [c for c in CLASSES if hasattr(c, "predict_set") or hasattr(c, "pre
 SCORES = [c for c in CLASSES if issubclass(c, Score) and c is not Score]
 RESIDUAL_SCORES = [c for c in CLASSES if issubclass(c, ResidualScore) and c is not ResidualScore]
 CALIBRATED = [c for c in PREDICTORS if "X_cal" in inspect.signature(c.fit).parameters]
+MODELS = ("model", "model_lo", "model_hi")
 scores = pytest.mark.parametrize("kind", SCORES, ids=lambda c: c.__name__)
 
 
@@ -50,7 +51,8 @@ class Case:
     def make(self, model: object = None) -> object:
         accepts = inspect.signature(self.kind).parameters
         seed = {"random_state": 0} if "random_state" in accepts else {}
-        return self.kind(self.model if model is None else model, **seed)
+        models = [name for name in accepts if name in MODELS]
+        return self.kind(*[self.model if model is None else model] * len(models), **seed)
 
     def fit(self, predictor: object) -> object:
         if self.kind in CALIBRATED:
@@ -94,7 +96,9 @@ def test_fit_returns_self_and_keeps_its_parameters(case: Case) -> None:
 def test_clone_is_unfitted_and_keeps_the_model(case: Case) -> None:
     predictor = case.fit(case.make())
     copied = clone(predictor)
-    assert copied.model is case.model
+    kept = [getattr(copied, name) for name in MODELS if hasattr(copied, name)]
+    assert kept
+    assert all(model is case.model for model in kept)
     with pytest.raises(NotFittedError):
         case.ask(copied, case.X[case.test])
     repr(copied)
