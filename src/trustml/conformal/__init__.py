@@ -16,6 +16,7 @@ from trustml.conformal._cv_plus import CvPlusRegressor
 from trustml.conformal._dtaci import DtAci
 from trustml.conformal._enbpi import EnbPi
 from trustml.conformal._fairness_violation import FairnessViolation
+from trustml.conformal._full_classifier import FullClassifier, FullDiagnosis
 from trustml.conformal._group_conditional import (
     GroupConditionalClassifier,
     GroupConditionalRegressor,
@@ -66,6 +67,8 @@ __all__ = [
     "FairnessViolation",
     "FalseDiscoveryRate",
     "FalseNegativeRate",
+    "FullClassifier",
+    "FullDiagnosis",
     "GroupConditionalClassifier",
     "GroupConditionalRegressor",
     "InfinitesimalJackknife",

@@ -9,13 +9,12 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from trustml.conformal._calibration import read_alphas
-from trustml.conformal._leaving_out import leaving_out
+from trustml.conformal._leaving_out import leaving_out, new_rows
 from trustml.conformal._plus_interval import chunks, plus_interval, warn_if_too_few
 from trustml.conformal._regression import check_regressor, measured, predicted
-from trustml.core.batches import Data, as_data
+from trustml.core.batches import Data
 from trustml.core.progress import track
 from trustml.core.validation import restore, to_numpy
 from trustml.model import Model, as_model
@@ -144,7 +143,7 @@ class JackknifePlusRegressor(BaseEstimator):
             centres = np.stack([predicted(m, X) for m in self.models_], axis=1)
             ends = plus_interval(centres, self.residuals_, alphas)
         else:
-            data = _rows(self.model_, X)
+            data = new_rows(self.model_, X)
             width = max(len(self.residuals_), self.model_.objective.space.size)
             ends = np.concatenate(
                 [
@@ -170,10 +169,3 @@ def _values(model: Model, outputs: Tensor) -> np.ndarray:
 
 def _ones(outputs: Tensor, inputs: Any, targets: Tensor | None) -> Tensor:
     return torch.ones_like(outputs)
-
-
-def _rows(model: Model, X: Any) -> Data:
-    """Return new rows as the module eats them."""
-    if isinstance(X, (Dataset, DataLoader)):
-        return as_data(X, prepare=model.inputs)
-    return as_data(model.inputs(X))

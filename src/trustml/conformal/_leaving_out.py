@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
+from torch.utils.data import DataLoader, Dataset
+
+from trustml.core.batches import Data, as_data
 from trustml.influence import InfluenceFunctions
 from trustml.model import Model
 from trustml.warnings import CoverageWarning
@@ -35,10 +39,11 @@ def leaving_out(
     TypeError
         If the model has no gradients.
     """
+    split = "SplitRegressor" if model.task == "regression" else "SplitClassifier"
     if not model.differentiable:
         raise TypeError(
             f"{model!r} has no gradients, so its models without a row cannot be predicted; use "
-            f"{what}(model, refit=True), or SplitRegressor"
+            f"{what}(model, refit=True), or {split}"
         )
 
     influence = InfluenceFunctions(
@@ -47,10 +52,17 @@ def leaving_out(
     if influence.damping_.value > 0:
         warnings.warn(
             f"the models without a row are damped (λ = {influence.damping_.value:.2g}: "
-            f"{influence.damping_.reason}), so their residuals look smaller than they are and the "
-            f"coverage may fall short; use {what}(model, refit=True), SplitRegressor, or a model "
+            f"{influence.damping_.reason}), so their errors look smaller than they are and the "
+            f"coverage may fall short; use {what}(model, refit=True), {split}, or a model "
             "trained to a minimum with weight decay",
             CoverageWarning,
             stacklevel=3,
         )
     return influence
+
+
+def new_rows(model: Model, X: Any) -> Data:
+    """Return new rows as the module eats them."""
+    if isinstance(X, (Dataset, DataLoader)):
+        return as_data(X, prepare=model.inputs)
+    return as_data(model.inputs(X))

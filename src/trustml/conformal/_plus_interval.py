@@ -60,12 +60,13 @@ def plus_interval(centres: np.ndarray, residuals: np.ndarray, alphas: list[Fract
 
 
 def warn_if_too_few(n: int, alphas: list[Fraction]) -> None:
-    """Warn when n training rows cannot give the smallest alpha a finite interval."""
+    """Warn when n training rows have nothing to say at the smallest alpha."""
     alpha = min(alphas)
     if conformal_rank(n, alpha) > n:
         warnings.warn(
-            f"{n} training rows cannot give intervals at alpha={float(alpha):g}; at least "
-            f"{math.ceil(1 / alpha) - 1} are needed. The intervals are the whole line.",
+            f"{n} training rows cannot give coverage {1 - float(alpha):g}; at least "
+            f"{math.ceil(1 / alpha) - 1} are needed. The answers are everything: the whole line, "
+            "or the full label set.",
             CoverageWarning,
             stacklevel=3,
         )
