@@ -161,6 +161,17 @@ def show_targets(targets: list[dict]) -> None:
     show("Targets", ["what", "target", "measured", "met", "note"], rows)
 
 
+def table(record: dict) -> str:
+    """The targets of all sections on record, in Markdown."""
+    lines = ["| section | what | target | measured | met | note |", "|---|---|---|---|---|---|"]
+    for name, section in record["sections"].items():
+        for t in section["targets"]:
+            met = "yes" if t["met"] else "**no**"
+            cells = [name, t["what"], t["target"], text(t["measured"]), met, t["note"]]
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def text(value: object) -> str:
     """A figure with three digits."""
     return f"{value:.3g}" if isinstance(value, float) else "" if value is None else str(value)
@@ -202,5 +213,6 @@ def run_sections(
             found = {"machine": machine(), "targets": targets, **recorded}
             record.setdefault("sections", {})[name] = found
             options.out.write_text(json.dumps(record, indent=1) + "\n")
+            options.out.with_suffix(".md").write_text(table(record))
         print(f"  {time.time() - start:.0f} s", file=sys.stderr, flush=True)
     show_targets(every)
