@@ -16,6 +16,7 @@ BIN = ENV / ("Scripts" if sys.platform == "win32" else "bin")
 PINS = ROOT / "constraints.txt"
 NO_DEPS = ROOT / "requirements" / "no-deps.txt"
 PYPROJECT = nox.project.load_toml("pyproject.toml")
+PEERS = ["attribution", "conformal", "curvlinops", "pydvl"]
 TORCH = next(line for line in PINS.read_text().splitlines() if line.startswith("torch=="))
 
 
@@ -104,13 +105,16 @@ def minimal(session: nox.Session) -> None:
 
 
 @nox.session(name="bench-peers", reuse_venv=True)
-@nox.parametrize(
-    "peer", ["attribution", "curvlinops", "pydvl"], ids=["attribution", "curvlinops", "pydvl"]
-)
+@nox.parametrize("peer", PEERS, ids=PEERS)
 def bench_peers(session: nox.Session, peer: str) -> None:
     """Environments of the benchmark's peers: their pins fight ours, and pyDVL's the others'."""
     session.install(TORCH, silent=True)
     session.install(TORCH, "-r", f"requirements/peers/{peer}.txt", silent=True)
     no_deps = ROOT / "requirements" / "peers" / f"{peer}-no-deps.txt"
     if no_deps.exists():
-        session.install("--no-deps", "-r", str(no_deps), silent=True)
+        # Some are built against the torch that is installed, which is one without CUDA: where they
+        # find nvcc they want the other.
+        folders = os.environ["PATH"].split(os.pathsep)
+        path = os.pathsep.join(each for each in folders if not Path(each, "nvcc").exists())
+        options = ("--no-deps", "--no-build-isolation", "-r", str(no_deps))
+        session.install(*options, env={"PATH": path}, silent=True)
