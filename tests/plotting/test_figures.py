@@ -35,8 +35,16 @@ CALLS = {
     "inspection_curve": ([1, 2, 2, 2, 3],),
     "correlations": ([0.2, 0.6, 0.7], 0.4, 0.6),
     "group_metrics": (["tpr", "fpr"], ["f", "m"], [[0.5, 0.1], [0.7, np.nan]]),
+    "coverage_over_time": ([True, False, True, True],),
+    "martingale_path": ([0.0, -1.0, 5.0, np.inf],),
+    "set_sizes": ({"a $": np.eye(3, dtype=bool), "b": np.ones((2, 3), dtype=bool)},),
+    "prediction_intervals": ([0.0, 1.0], [[-1.0, 1.0], [0.5, np.inf]], [0.0, 0.0]),
 }
 NAMED = {"coverage_by_group": {"target": 0.9}, "correlations": {"ceiling": 0.9}}
+NAMED |= {
+    "coverage_over_time": {"target": 0.9, "window": 2},
+    "martingale_path": {"alpha": 0.01, "alarm": 2},
+}
 
 
 def draw(name, **more):
@@ -112,6 +120,11 @@ def test_any_name_is_drawn_literally(name):
         (lambda: plotting.attribution_bars([1.0], ["a", "b"]), "one entry a value"),
         (lambda: plotting.attribution_images(np.ones((2, 3, 3)), np.ones((1, 3, 3))), "one shape"),
         (lambda: plotting.image_grid(np.ones((2, 3, 3)), ["a"]), "n titles"),
+        (lambda: plotting.coverage_over_time([True], window=0), "at least 1"),
+        (lambda: plotting.set_sizes({}), "at least one"),
+        (lambda: plotting.set_sizes({"a": [[0.1, 0.9]]}), "bool"),
+        (lambda: plotting.prediction_intervals([0.0], [[0.0, np.nan]]), "without NaN"),
+        (lambda: plotting.prediction_intervals([0.0], [[0.0, 1.0]], [1, 2]), "one value a row"),
         (lambda: plotting.group_metrics(["a"], ["f", "m"], [[1.0]]), r"shape \(2, 1\)"),
     ],
 )
@@ -128,6 +141,30 @@ def test_a_histogram_bends_its_axis_where_the_first_set_would_be_a_sliver():
     for ax in (near, far):  # every row is in some bin
         filled = [patch for patch in ax.patches if hasattr(patch, "get_height")]
         assert sum(patch.get_height() for patch in filled) == pytest.approx(1.0)
+
+
+def test_the_running_coverage_is_that_of_its_window():
+    hits = np.random.default_rng(0).random(50) < 0.8
+    ax = plotting.coverage_over_time(hits, window=10)
+    latest, far = (line.get_ydata() for line in ax.lines[:2])
+    np.testing.assert_allclose(latest, [hits[i : i + 10].mean() for i in range(41)])
+    assert far[-1] == pytest.approx(hits.mean())
+
+
+def test_set_sizes_share_an_axis_and_sum_to_one():
+    one, three = np.eye(4, dtype=bool), np.tri(4, dtype=bool)
+    ax = plotting.set_sizes({"one": one, "rising": three})
+    assert sum(bar.get_height() for bar in ax.patches) == pytest.approx(2)
+    assert ax.patches[0].get_height() == 1
+
+
+def test_an_interval_without_end_reaches_the_frame_and_an_empty_one_is_not_drawn():
+    ends = [[-np.inf, np.inf], [1.0, 0.0], [0.0, 1.0]]
+    ax = plotting.prediction_intervals([0.0, 1.0, 2.0], ends, [5.0, 0.5, 0.5])
+    drawn = ax.collections[0].get_segments()
+    assert len(drawn) == 2
+    assert drawn[0][:, 1].tolist() == list(ax.get_ylim())
+    assert [len(points.get_offsets()) for points in ax.collections[1:]] == [2, 1]
 
 
 def test_a_constant_score_is_drawn():

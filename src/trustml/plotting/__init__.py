@@ -14,6 +14,8 @@ from trustml.plotting._influence import correlations, inspection_curve, removal_
 from trustml.plotting._intervals import coverage_by_group, group_metrics, intervals
 from trustml.plotting._robustness import robustness_curve
 from trustml.plotting._scores import score_histogram
+from trustml.plotting._sets import prediction_intervals, set_sizes
+from trustml.plotting._streams import coverage_over_time, martingale_path
 from trustml.plotting._style import detached
 from trustml.plotting._svg import svg
 
@@ -22,15 +24,19 @@ __all__ = [
     "attribution_images",
     "correlations",
     "coverage_by_group",
+    "coverage_over_time",
     "detached",
     "group_metrics",
     "image_grid",
     "inspection_curve",
     "intervals",
+    "martingale_path",
     "plot",
+    "prediction_intervals",
     "reliability_diagram",
     "removal_curves",
     "robustness_curve",
     "score_histogram",
+    "set_sizes",
     "svg",
 ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trustml.conformal import AdaptiveTrace
 from trustml.conformal.metrics import GroupCoverage, Reliability
 from trustml.core.validation import to_numpy
 from trustml.evidence import clopper_pearson
@@ -29,6 +30,7 @@ from trustml.plotting._influence import correlations, inspection_curve, removal_
 from trustml.plotting._intervals import coverage_by_group, group_metrics, intervals
 from trustml.plotting._robustness import robustness_curve
 from trustml.plotting._scores import score_histogram
+from trustml.plotting._streams import coverage_over_time
 from trustml.plotting._style import INK, axes, label
 from trustml.robustness import (
     AttackResult,
@@ -57,7 +59,8 @@ def plot(result: Any, ax: Axes | None = None, **settings: Any) -> Axes:
     **settings : object
         By kind of result: ``row=`` (Explanation, TrainingRows: one row instead of the mean, the
         first row), ``output=`` (Explanation of several outputs), ``query=`` (InfluenceScores:
-        one query instead of the mean), ``target=`` (GroupCoverage), ``top=`` (bars: how many).
+        one query instead of the mean), ``target=`` (GroupCoverage), ``window=`` (AdaptiveTrace:
+        steps of the running coverage), ``top=`` (bars: how many).
 
     Raises
     ------
@@ -95,6 +98,11 @@ def _(result: GroupCoverage, ax: Axes | None = None, *, target: float | None = N
     names = [str(group) for group in result.groups]
     ends = (result.coverage, result.low, result.high)
     return coverage_by_group(names, *ends, target=target, ax=ax)
+
+
+@plot.register(AdaptiveTrace)
+def _(result: AdaptiveTrace, ax: Axes | None = None, *, window: int = 100) -> Axes:
+    return coverage_over_time(~result.missed, target=1 - result.alpha, window=window, ax=ax)
 
 
 @plot.register(DetectorTable)
