@@ -27,6 +27,9 @@ from trustml.conformal._jackknife_plus import JackknifePlusRegressor
 from trustml.conformal._lac import Lac
 from trustml.conformal._learn_then_test import LearnThenTest
 from trustml.conformal._margin import Margin
+from trustml.conformal._multivariate_ellipsoid import Ellipsoid
+from trustml.conformal._multivariate_regressor import MultivariateRegressor
+from trustml.conformal._multivariate_shape import CopulaBox, MaxBox, ResidualShape
 from trustml.conformal._pid import Pid
 from trustml.conformal._predictive_distribution import ConformalPredictiveDistribution
 from trustml.conformal._quantile_regressor import ConformalizedQuantileRegressor
@@ -60,9 +63,11 @@ __all__ = [
     "ConformalPredictiveDistribution",
     "ConformalRiskControl",
     "ConformalizedQuantileRegressor",
+    "CopulaBox",
     "CovariateShift",
     "CvPlusRegressor",
     "DtAci",
+    "Ellipsoid",
     "EnbPi",
     "FairnessViolation",
     "FalseDiscoveryRate",
@@ -77,13 +82,16 @@ __all__ = [
     "Lac",
     "LearnThenTest",
     "Margin",
+    "MaxBox",
     "Miscoverage",
+    "MultivariateRegressor",
     "Normalized",
     "OnlineRule",
     "Pid",
     "Raps",
     "ResidualModel",
     "ResidualScore",
+    "ResidualShape",
     "Risk",
     "RiskControllingPredictionSets",
     "Saps",
