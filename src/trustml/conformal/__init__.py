@@ -15,6 +15,7 @@ from trustml.conformal._covariate_shift import CovariateShift
 from trustml.conformal._cv_plus import CvPlusRegressor
 from trustml.conformal._dtaci import DtAci
 from trustml.conformal._enbpi import EnbPi
+from trustml.conformal._entmax import Entmax
 from trustml.conformal._fairness_violation import FairnessViolation
 from trustml.conformal._full_classifier import FullClassifier, FullDiagnosis
 from trustml.conformal._group_conditional import (
@@ -24,6 +25,7 @@ from trustml.conformal._group_conditional import (
 from trustml.conformal._infinitesimal_jackknife import InfinitesimalJackknife
 from trustml.conformal._isotonic_scaling import IsotonicScaling
 from trustml.conformal._jackknife_plus import JackknifePlusRegressor
+from trustml.conformal._knn import Knn
 from trustml.conformal._lac import Lac
 from trustml.conformal._learn_then_test import LearnThenTest
 from trustml.conformal._margin import Margin
@@ -69,6 +71,7 @@ __all__ = [
     "DtAci",
     "Ellipsoid",
     "EnbPi",
+    "Entmax",
     "FairnessViolation",
     "FalseDiscoveryRate",
     "FalseNegativeRate",
@@ -79,6 +82,7 @@ __all__ = [
     "InfinitesimalJackknife",
     "IsotonicScaling",
     "JackknifePlusRegressor",
+    "Knn",
     "Lac",
     "LearnThenTest",
     "Margin",
