@@ -9,6 +9,8 @@ from sklearn.ensemble import RandomForestClassifier
 import trustml
 from trustml.conformal import (
     CovariateShift,
+    GroupConditionalClassifier,
+    Score,
     SplitClassifier,
     SplitRegressor,
     WeightedClassifier,
@@ -16,6 +18,8 @@ from trustml.conformal import (
     Weights,
     quantile,
 )
+from trustml.conformal._scored import calibrated
+from trustml.core.batches import as_data
 from trustml.warnings import CoverageWarning
 
 ALPHAS = [0.05, 0.1, 0.3]
@@ -109,11 +113,61 @@ def test_a_row_of_too_much_weight_gets_everything() -> None:
     assert np.isinf(found[1]).all()
 
 
-def test_few_effective_rows_are_warned_about() -> None:
+def test_few_effective_rows_are_warned_about(digits: object) -> None:
     f, y = values(0, 200)
-    with pytest.warns(CoverageWarning, match=r"200 weighted .* worth \d+\.\d rows"):
+    with pytest.warns(CoverageWarning, match=r"200 weighted .* worth \d+\.\d rows") as seen:
         cp = WeightedRegressor(STORED, tilt(3.0)).fit(f, y)
+    w = tilt(3.0)(f)
+    assert cp.effective_sample_size_ == pytest.approx(w.sum() ** 2 / (w**2).sum())
     assert cp.effective_sample_size_ < 30
+    ink = lambda X: np.exp(X.sum(axis=1))  # noqa: E731
+    with pytest.warns(CoverageWarning, match=r"600 weighted .* worth \d+\.\d rows") as sets:
+        cp = WeightedClassifier(digits.model, ink).fit(digits.X_cal, digits.y_cal)
+    w = ink(digits.X_cal)
+    assert cp.effective_sample_size_ == pytest.approx(w.sum() ** 2 / (w**2).sum())
+    assert cp.effective_sample_size_ < 30
+    # Said once, where the user calls fit.
+    assert [warned.filename for warned in (*seen, *sets)] == [__file__] * 2
+
+
+class Learning(Score):
+    """Lac, but for classes that are rare in its own share of the rows."""
+
+    name, randomized, share = "learning", False, 0.25
+
+    def __init__(self, lift: torch.Tensor | None = None) -> None:
+        self.lift = lift
+
+    def __call__(self, probabilities: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+        return self.lift - probabilities
+
+    def learnt(self, model: object, probabilities: torch.Tensor, labels: torch.Tensor) -> Score:
+        return Learning(labels.bincount(minlength=probabilities.shape[1]) / len(labels))
+
+
+@pytest.mark.parametrize("kind", [WeightedClassifier, GroupConditionalClassifier])
+def test_rows_that_the_score_learns_from_do_not_calibrate(digits: object, kind: type) -> None:
+    split = SplitClassifier(digits.model, Learning(), random_state=0)
+    split.fit(digits.X_cal, digits.y_cal)
+    seen = []
+    ones = lambda X: seen.append(X) or np.ones(len(X))  # noqa: E731
+    cp = kind(digits.model, ones, Learning(), random_state=0).fit(digits.X_cal, digits.y_cal)
+    assert cp.n_calibration_ == len(seen[0]) == 450
+    np.testing.assert_array_equal(
+        cp.predict_set(digits.X, ALPHAS), split.predict_set(digits.X, ALPHAS)
+    )
+
+
+def test_kept_rows_of_any_container() -> None:
+    p = np.random.default_rng(0).dirichlet([1, 1, 1], size=40)
+    rows = calibrated(
+        trustml.precomputed("probabilities"), Learning(), p, p.argmax(axis=1), random_state=0
+    )
+    np.testing.assert_array_equal(rows.of(p), p[rows.kept])
+    for X in (torch.from_numpy(p), as_data(p, dtype=torch.float64)):
+        np.testing.assert_array_equal(rows.of(X).numpy(), p[rows.kept])
+    np.testing.assert_array_equal(rows.of({"a": p})["a"], p[rows.kept])
+    np.testing.assert_array_equal(rows.of((p, p))[1], p[rows.kept])
 
 
 def test_tensors_in_tensors_out(digits: object) -> None:
@@ -128,7 +182,7 @@ def test_tensors_in_tensors_out(digits: object) -> None:
     ("weights", "error", "text"),
     [(lambda X: -np.ones(len(X)), ValueError, "not negative"),
      (lambda X: np.full(len(X), np.nan), ValueError, "finite"),
-     (lambda X: np.ones((len(X), 2)), ValueError, "one weight a row"),
+     (lambda X: np.ones((len(X), 2)), ValueError, "100 weights"),
      (lambda X: np.ones(3), ValueError, r"shape \(100,\)"),
      (lambda X: np.zeros(len(X)), ValueError, "weight 0"),
      ("ratio", TypeError, "callable"), (CovariateShift, TypeError, "callable"),

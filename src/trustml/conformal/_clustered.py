@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from trustml.conformal._calibration import CalibrationScores
 from trustml.conformal._rowwise import RowwiseClassifier
 from trustml.conformal._score import ScoreFunction
-from trustml.conformal._split_classifier import _rows, _scores
+from trustml.conformal._scored import all_scores, rows_of
 from trustml.core.random import RandomState, numpy_generator, row_uniforms
 from trustml.core.validation import check_positive_int, restore
 from trustml.model import Model
@@ -102,7 +102,7 @@ class ClusteredClassifier(RowwiseClassifier):
             In (0, 1]; the true label's is super-uniform within each cluster.
         """
         check_is_fitted(self, "model_")
-        scores = _scores(self.model_, self.score_, X, self.seed_)
+        scores = all_scores(self.model_, self.score_, X, self.seed_)
         p, null = self._by_cluster.p_values(scores, self.clusters_[None]), self.clusters_ < 0
         p[:, null] = self._marginal.p_values(scores[:, null], np.zeros((1, 1), dtype=int))
         return restore(p, X)
@@ -115,7 +115,7 @@ class ClusteredClassifier(RowwiseClassifier):
         self.clusters_, self.n_clusters_ = np.full(len(classes), -1), 0
         kept = np.ones(len(y), dtype=bool)
         if n_clusters >= 2:
-            placing = row_uniforms(_rows(X), seed) < share
+            placing = row_uniforms(rows_of(X), seed) < share
             found = _place(scores[placing], y[placing], len(classes), n_clusters, seed)
             if found is not None:
                 kept, self.clusters_, self.n_clusters_ = ~placing, found, n_clusters

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from trustml.conformal._split_classifier import _rows
+from trustml.conformal._scored import rows_of
 from trustml.conformal._weights import Weights
 from trustml.core.random import row_uniforms
 from trustml.core.validation import check_finite, check_positive_int
@@ -82,10 +82,10 @@ class CovariateShift(Weights):
         ValueError
             If target or source rows are not like the calibration rows, or too few to split.
         """
-        rows = _flat(X, "X_cal")
-        target = _flat(self.X_target, "X_target", rows.shape[1])
+        rows = flat_rows(X, "X_cal")
+        target = flat_rows(self.X_target, "X_target", rows.shape[1])
         if self.X_source is not None:
-            source = _flat(self.X_source, "X_source", rows.shape[1])
+            source = flat_rows(self.X_source, "X_source", rows.shape[1])
             self.ratios_ = [self._tell_apart(source, target)]
             self.calibration_ = self.ratios_[0](rows)
             return self
@@ -114,7 +114,7 @@ class CovariateShift(Weights):
 
     def own(self, X: Any) -> np.ndarray:
         """Return the density ratios of new rows, (m, 1): the folds' geometric mean."""
-        rows = _flat(X, "X")
+        rows = flat_rows(X, "X")
         ratio: np.ndarray = np.exp(np.mean([np.log(ratio(rows)) for ratio in self.ratios_], axis=0))
         return ratio[:, None]
 
@@ -140,8 +140,19 @@ class _Ratio:
         return odds * self.factor
 
 
-def _flat(X: Any, name: str, width: int | None = None) -> np.ndarray:
-    rows = np.asarray(_rows(X))
+def flat_rows(X: Any, name: str, width: int | None = None) -> np.ndarray:
+    """Return rows of finite numbers, (n, d) in float64.
+
+    Returns
+    -------
+    ndarray of shape (n, d)
+
+    Raises
+    ------
+    ValueError
+        If they are no finite numbers, none at all, or not of this width.
+    """
+    rows = np.asarray(rows_of(X))
     if rows.dtype.kind not in "biuf" or len(rows) == 0:
         raise ValueError(
             f"{name} must be rows of numbers, got dtype {rows.dtype}, {len(rows)} rows"

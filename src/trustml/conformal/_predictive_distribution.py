@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from trustml.conformal._band import BandRegressor
 from trustml.conformal._regression import as_regressor, measured
 from trustml.conformal._residual_score import ResidualScore, as_residual_score
-from trustml.conformal._split_classifier import _rows
+from trustml.conformal._scored import rows_of
 from trustml.conformal._split_regressor import ResidualBand
 from trustml.core.random import RandomState, numpy_generator, row_uniforms
 from trustml.core.validation import restore, to_numpy
@@ -151,7 +151,7 @@ class ConformalPredictiveDistribution(BandRegressor):
             calibration rows are not independent.
         """
         check_is_fitted(self, "calibration_")
-        uniforms = row_uniforms(_rows(X), self.seed_)
+        uniforms = row_uniforms(rows_of(X), self.seed_)
         return restore(self._places(X, measured(self.model_, y)[:, None], uniforms)[:, 0], X)
 
     def quantiles(self, X: Any, levels: Any) -> Any:

@@ -13,10 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 from trustml.conformal._regression import as_regressor, measured
 from trustml.conformal._residual_score import as_residual_score
 from trustml.conformal._score import as_score
-from trustml.conformal._split_classifier import _scores
+from trustml.conformal._scored import all_scores, calibrated
 from trustml.conformal._split_regressor import ResidualBand
-from trustml.core.random import numpy_generator
-from trustml.core.validation import restore, to_numpy
+from trustml.core.validation import restore
 from trustml.evidence import read_alphas
 from trustml.model import Model, as_model
 
@@ -35,7 +34,7 @@ class RowwiseClassifier(BaseEstimator, ABC):
         X_cal : array of shape (n, ...), or whatever the model takes
             Rows that the model was not trained on.
         y_cal : array of shape (n,)
-            Their labels, as the model knows them.
+            Their labels, as the model knows them; one a row, or a ValueError says so.
 
         Returns
         -------
@@ -46,24 +45,16 @@ class RowwiseClassifier(BaseEstimator, ABC):
         ------
         TypeError
             If the model is no classifier, or a parameter is of the wrong kind.
-        ValueError
-            If lengths differ, or a parameter has a wrong value.
         """
         model, score = as_model(self.model), as_score(self.score)
         if model.task != "classification":
             raise TypeError(
                 f"{type(self).__name__} needs a classifier, got a model for {model.task}"
             )
-        seed = int(numpy_generator(self.random_state).integers(2**62))
-        scores = _scores(model, score, X_cal, seed)
-        column, n = to_numpy(model.targets(y_cal)), len(scores)
-        if column.shape != (n,):
-            raise ValueError(
-                f"X_cal has {n} rows, y_cal has shape {column.shape}; give one label each"
-            )
-        self._calibrate(model, X_cal, column, scores[np.arange(n), column])
-        self.model_, self.score_, self.seed_ = model, score, seed
-        self.classes_, self.n_calibration_ = np.asarray(model.classes_), n
+        rows = calibrated(model, score, X_cal, y_cal, self.random_state)
+        self._calibrate(model, rows.of(X_cal), rows.labels, rows.scores)
+        self.model_, self.score_, self.seed_ = model, rows.score, rows.seed
+        self.classes_, self.n_calibration_ = np.asarray(model.classes_), len(rows.kept)
         return self
 
     def predict_set(self, X: Any, alpha: Any = 0.1) -> Any:
@@ -88,7 +79,7 @@ class RowwiseClassifier(BaseEstimator, ABC):
         """
         check_is_fitted(self, "model_")
         alphas, single = read_alphas(alpha)
-        scores = _scores(self.model_, self.score_, X, self.seed_)
+        scores = all_scores(self.model_, self.score_, X, self.seed_)
         sets = scores[:, :, None] <= self._limits(X, len(scores), alphas)
         return restore(sets[:, :, 0] if single else sets, X)
 

@@ -48,6 +48,18 @@ class Calibrated:
     labels: np.ndarray
     scores: np.ndarray
 
+    def of(self, X: Any) -> Any:
+        """Return the kept ones of all the rows that were given."""
+        if len(self.kept) == self.n_given:
+            return X
+        if isinstance(X, (Data, Dataset, DataLoader)):
+            X = as_data(X).inputs
+        if isinstance(X, dict):
+            return {name: take_rows(part, self.kept) for name, part in X.items()}
+        if isinstance(X, tuple):
+            return tuple(take_rows(part, self.kept) for part in X)
+        return take_rows(X, self.kept)
+
 
 def calibrated(
     model: Model, score: Score, X: Any, y: Any, random_state: RandomState = None
@@ -65,7 +77,7 @@ def calibrated(
     """
     rng = numpy_generator(random_state)
     seed = int(rng.integers(2**62))
-    n = _length(X)
+    n = length(X)
     # Places, not rows, are drawn: what is kept is exchangeable with new rows for every seed.
     aside = np.zeros(n, dtype=bool)
     aside[rng.permutation(n)[: int(np.ceil(score.share * n))]] = True
@@ -75,14 +87,14 @@ def calibrated(
             raise ValueError(f"{n} calibration rows leave none beside the share {score.share}")
         parts = [
             seen[torch.from_numpy(aside[start : start + len(seen)])]
-            for start, _, seen in _observed(model, score, X)
+            for start, _, seen in observed(model, score, X)
         ]
         labels = _columns(model, y, n)
         score = score.learnt(model, torch.cat(parts), labels[torch.from_numpy(aside)])
     elif type(score).learnt is not Score.learnt:
         score = score.learnt(model, torch.empty(0, 0), torch.empty(0, dtype=torch.long))
     found = np.empty(n)
-    for start, rows, seen in _observed(model, score, X):
+    for start, rows, seen in observed(model, score, X):
         if labels is None:  # a model may learn its classes in its first forward pass
             labels = _columns(model, y, n)
         mine = slice(start, start + len(seen))
@@ -95,10 +107,10 @@ def calibrated(
 def all_scores(model: Model, score: Score, X: Any, seed: int) -> np.ndarray:
     """Return scores (n, c) in float64, from one pass of the model."""
     found = np.empty((0, 0))
-    for start, rows, seen in _observed(model, score, X):
+    for start, rows, seen in observed(model, score, X):
         scores = _checked(score(seen, _uniforms(score, rows, len(seen), seed)))
         if start == 0:
-            found = np.empty((_length(X), scores.shape[1]))
+            found = np.empty((length(X), scores.shape[1]))
         found[start : start + len(scores)] = scores
     return found
 
@@ -140,12 +152,12 @@ def fingerprints(rows: np.ndarray) -> np.ndarray:
     return sums.view("<u4").reshape(-1, 2)
 
 
-def _observed(model: Model, score: Score, X: Any) -> Iterator[tuple[int, Any, Tensor]]:
+def observed(model: Model, score: Score, X: Any) -> Iterator[tuple[int, Any, Tensor]]:
     """Yield (first row, rows, what the score reads of them, float64 on the CPU)."""
     start = 0
     size = max(_PIECE, model.batch_size if isinstance(model.batch_size, int) else 0)
     for rows in _pieces(X, size):
-        seen = getattr(model.observe(rows), score.reads)
+        seen = _read(model, score.reads, rows)
         if seen is None or seen.ndim != 2 or (score.reads == "probabilities" and seen.shape[1] < 2):
             shape = None if seen is None else tuple(seen.shape)
             what = "of at least 2 classes, (n, c)" if score.reads == "probabilities" else "(n, h)"
@@ -157,9 +169,16 @@ def _observed(model: Model, score: Score, X: Any) -> Iterator[tuple[int, Any, Te
         start += len(seen)
 
 
+def _read(model: Model, what: str, rows: Any) -> Tensor | None:
+    if what == "probabilities" and not model.differentiable:
+        return model.proba_of(model.outputs(rows))  # without the logarithms of all of them
+    found: Tensor | None = getattr(model.observe(rows), what)
+    return found
+
+
 def _pieces(X: Any, size: int) -> Iterator[Any]:
     data = as_data(X) if isinstance(X, (Data, Dataset, DataLoader)) else None
-    n = _length(X)
+    n = length(X)
     for start in range(0, max(n, 1), size):
         stop = min(start + size, n)
         if data is not None:
@@ -176,7 +195,8 @@ def _pieces(X: Any, size: int) -> Iterator[Any]:
             yield take_rows(X, np.arange(start, stop))
 
 
-def _length(X: Any) -> int:
+def length(X: Any) -> int:
+    """Return the number of rows, whatever holds them."""
     if isinstance(X, (Data, Dataset, DataLoader)):
         return len(as_data(X))
     if isinstance(X, (dict, tuple)):

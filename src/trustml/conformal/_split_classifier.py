@@ -12,13 +12,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from trustml.conformal._calibration import CalibrationScores, group_rows, read_alphas
 from trustml.conformal._score import ScoreFunction, as_score
-from trustml.conformal._scored import all_scores, calibrated, rows_of
+from trustml.conformal._scored import all_scores, calibrated
 from trustml.core.random import RandomState
 from trustml.core.validation import restore
 from trustml.model import as_model
 from trustml.warnings import CoverageWarning
-
-_scores, _rows = all_scores, rows_of
 
 
 class SplitClassifier(BaseEstimator):

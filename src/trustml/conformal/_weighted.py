@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from trustml.conformal._residual_score import ResidualScore
 from trustml.conformal._rowwise import RowwiseClassifier, RowwiseRegressor
 from trustml.conformal._score import ScoreFunction
-from trustml.conformal._split_classifier import _scores
+from trustml.conformal._scored import all_scores
 from trustml.conformal._weighted_scores import WeightedScores
 from trustml.conformal._weights import Weights, as_weights
 from trustml.core.random import RandomState
@@ -92,7 +92,7 @@ class WeightedClassifier(RowwiseClassifier):
             In [0, 1]; the true label's is super-uniform under the new rows' law.
         """
         check_is_fitted(self, "model_")
-        scores = _scores(self.model_, self.score_, X, self.seed_)
+        scores = all_scores(self.model_, self.score_, X, self.seed_)
         return restore(self.calibration_.p_values(X, scores), X)
 
     def _calibrate(self, model: Model, X: Any, y: np.ndarray, scores: np.ndarray) -> None:
@@ -101,7 +101,7 @@ class WeightedClassifier(RowwiseClassifier):
         self.calibration_ = WeightedScores(scores, self.weights_)
 
     def _limits(self, X: Any, n: int, alphas: list[Fraction]) -> np.ndarray:
-        return self.calibration_.limits(X, alphas)
+        return self.calibration_.limits(X, n, alphas)
 
 
 class WeightedRegressor(RowwiseRegressor):
@@ -162,4 +162,4 @@ class WeightedRegressor(RowwiseRegressor):
         self.calibration_ = WeightedScores(scores, self.weights_)
 
     def _limits(self, X: Any, n: int, alphas: list[Fraction]) -> np.ndarray:
-        return self.calibration_.limits(X, alphas)
+        return self.calibration_.limits(X, n, alphas)

@@ -53,21 +53,22 @@ class WeightedScores:
                 stacklevel=4,
             )
 
-    def limits(self, X: Any, alphas: list[Fraction]) -> np.ndarray:
-        """Return thresholds (m, k, a) of new rows; k is 1, or c where weights depend on the class.
+    def limits(self, X: Any, n: int, alphas: list[Fraction]) -> np.ndarray:
+        """Return thresholds (n, k, a) of new rows; k is 1, or c where weights depend on the class.
 
         Returns
         -------
-        ndarray of shape (m, k, a)
+        ndarray of shape (n, k, a)
         """
         found = []
         with warnings.catch_warnings():
             # Said once below, for all blocks.
             warnings.simplefilter("ignore", CoverageWarning)
-            for weights, own in self.weights.blocks(X):
+            for _, weights, own in self.weights.blocks(X):
                 limits = quantile(self.scores, alphas, weights, own.ravel())
                 found.append(limits.reshape(*own.shape, len(alphas)))
         limits = np.concatenate(found)
+        limits = np.broadcast_to(limits, (n, *limits.shape[1:]))  # one row stands for all
         heavy = np.isinf(limits).any(axis=(1, 2))
         if heavy.any():
             warnings.warn(
@@ -82,10 +83,8 @@ class WeightedScores:
 
     def p_values(self, X: Any, scores: np.ndarray) -> np.ndarray:
         """Return p-values of scores (m, c): the share of weight that scores at least as much."""
-        found: list[np.ndarray] = []
-        for weights, own in self.weights.blocks(X):
-            start = sum(map(len, found))
-            mine = scores[start : start + len(own)]
-            own = np.broadcast_to(own, mine.shape)
-            found.append(pvalues(self.scores, mine, weights=weights, test_weights=own))
-        return np.concatenate(found)
+        found = np.empty(scores.shape)
+        for rows, weights, own in self.weights.blocks(X):
+            own = np.broadcast_to(own, found[rows].shape)
+            found[rows] = pvalues(self.scores, scores[rows], weights=weights, test_weights=own)
+        return found

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from trustml.conformal._scored import length
 from trustml.core.validation import to_numpy
 from trustml.model import Model
 
@@ -18,7 +19,8 @@ class Weights(BaseEstimator, ABC):
     """How much each calibration row counts beside a new row, up to a common factor.
 
     A subclass learns ``calibration_`` (n,) in ``fit`` and weighs new rows in ``own``; one whose
-    calibration weights depend on the new row overrides ``blocks`` instead.
+    calibration weights depend on the new row overrides ``blocks`` and
+    ``effective_sample_size_`` too.
 
     Attributes
     ----------
@@ -46,20 +48,22 @@ class Weights(BaseEstimator, ABC):
     def own(self, X: Any) -> np.ndarray:
         """Return the weights (m, 1) of new rows, or (m, c) where they depend on the class.
 
+        One row stands for all, where they do not depend on the new row.
+
         Parameters
         ----------
         X : array of shape (m, ...)
             New rows.
         """
 
-    def blocks(self, X: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield calibration weights (n,), and own weights (b, k) of the next b rows.
+    def blocks(self, X: Any) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        """Yield which new rows, the calibration weights (n,) beside them, and their own (b, k).
 
         Yields
         ------
-        tuple of ndarray
+        tuple of slice, ndarray, ndarray
         """
-        yield self.calibration_, self.own(X)
+        yield slice(None), self.calibration_, self.own(X)
 
     @property
     def effective_sample_size_(self) -> float:
@@ -80,11 +84,11 @@ class RatioOf(Weights):
 
     def own(self, X: Any) -> np.ndarray:
         """Return the function's values, (m, 1)."""
-        return self._weigh(X, None)[:, None]
+        return self._weigh(X, 1 if self.function is None else length(X))[:, None]
 
-    def _weigh(self, X: Any, n: int | None) -> np.ndarray:
+    def _weigh(self, X: Any, n: int) -> np.ndarray:
         if self.function is None:
-            return np.ones(len(X) if n is None else n)
+            return np.ones(n)
         return check_weights(to_numpy(self.function(X)), n, "weights(X)")
 
 
@@ -110,8 +114,8 @@ def as_weights(weights: Any) -> Weights:
     return RatioOf(weights)
 
 
-def check_weights(values: np.ndarray, n: int | None, name: str) -> np.ndarray:
-    """Return one weight a row in float64; ``n`` None takes any number of rows.
+def check_weights(values: np.ndarray, n: int, name: str) -> np.ndarray:
+    """Return n weights in float64.
 
     Returns
     -------
@@ -123,16 +127,13 @@ def check_weights(values: np.ndarray, n: int | None, name: str) -> np.ndarray:
         If the shape is another, or a weight is negative, infinite or NaN.
     """
     values = np.asarray(values)
-    if values.ndim != 1 or n not in {None, len(values)}:
-        raise ValueError(
-            f"{name} must be one weight a row, shape ({'n' if n is None else n},), got "
-            f"{values.shape}"
-        )
+    if values.shape != (n,):
+        raise ValueError(f"{name} must be {n} weights, shape ({n},), got {values.shape}")
     values = values.astype(np.float64)
     bad = ~(np.isfinite(values) & (values >= 0))
     if bad.any():
         raise ValueError(
-            f"{name} must be finite and not negative, got {values[bad][0]} at row "
+            f"{name} must be finite and not negative, got {values[bad][0]} at place "
             f"{int(np.flatnonzero(bad)[0])}"
         )
     return values
