@@ -13,6 +13,7 @@ from trustml.conformal._clustered import ClusteredClassifier
 from trustml.conformal._conformal_risk_control import ConformalRiskControl
 from trustml.conformal._covariate_shift import CovariateShift
 from trustml.conformal._cv_plus import CvPlusRegressor
+from trustml.conformal._decay import Decay
 from trustml.conformal._dtaci import DtAci
 from trustml.conformal._enbpi import EnbPi
 from trustml.conformal._entmax import Entmax
@@ -26,8 +27,10 @@ from trustml.conformal._infinitesimal_jackknife import InfinitesimalJackknife
 from trustml.conformal._isotonic_scaling import IsotonicScaling
 from trustml.conformal._jackknife_plus import JackknifePlusRegressor
 from trustml.conformal._knn import Knn
+from trustml.conformal._label_shift import LabelShift
 from trustml.conformal._lac import Lac
 from trustml.conformal._learn_then_test import LearnThenTest
+from trustml.conformal._localized import Localized
 from trustml.conformal._margin import Margin
 from trustml.conformal._multivariate_ellipsoid import Ellipsoid
 from trustml.conformal._multivariate_regressor import MultivariateRegressor
@@ -68,6 +71,7 @@ __all__ = [
     "CopulaBox",
     "CovariateShift",
     "CvPlusRegressor",
+    "Decay",
     "DtAci",
     "Ellipsoid",
     "EnbPi",
@@ -83,8 +87,10 @@ __all__ = [
     "IsotonicScaling",
     "JackknifePlusRegressor",
     "Knn",
+    "LabelShift",
     "Lac",
     "LearnThenTest",
+    "Localized",
     "Margin",
     "MaxBox",
     "Miscoverage",
