@@ -74,6 +74,16 @@ def test_storey_finds_more_when_many_nulls_are_false() -> None:
     assert not storey([0.51, 0.6, 0.7], 0.99).any()
 
 
+@settings(max_examples=50, deadline=None)
+@given(ranks, percents, st.sampled_from([10, 20, 30]))
+def test_storey_equals_its_definition(ranks: list[int], percent: int, tuning: int) -> None:
+    m, level = len(ranks), Fraction(percent, 100)
+    share = Fraction((1 + sum(r > tuning for r in ranks)) * 40, m * (40 - tuning))
+    at_most = reference_bh(ranks, level / share)
+    expected = [r <= tuning and hit for r, hit in zip(ranks, at_most, strict=True)]
+    assert storey(np.array(ranks) / 40, percent / 100, tuning / 40).tolist() == expected
+
+
 def test_bh_holds_its_rate_with_conformal_p_values() -> None:
     # E[FDP] <= q m0 / m; a share of false rejections lies in [0, 1], so by Hoeffding the mean
     # of 400 runs exceeds q by 0.09 with probability below exp(-2 * 400 * 0.09^2) = 0.0016.

@@ -7,13 +7,23 @@ testing procedure takes it from here, so that "at level 0.95" means one thing in
 from __future__ import annotations
 
 from trustml.evidence._auroc import auroc_interval
+from trustml.evidence._bets import Bet, Composite, PlugIn, Power, SimpleJumper, SimpleMixture
 from trustml.evidence._bootstrap import bootstrap
 from trustml.evidence._bounded_mean import MEAN_METHODS, mean_pvalue, mean_upper_bound
 from trustml.evidence._concentration import hoeffding_bentkus_pvalue
+from trustml.evidence._evalues import (
+    discovery_evalues,
+    e_benjamini_hochberg,
+    e_to_p,
+    evalues,
+    merge_evalues,
+    p_to_e,
+)
 from trustml.evidence._fixed_sequence import fixed_sequence
 from trustml.evidence._intervals import Interval, beta_binomial_band, clopper_pearson, wilson
-from trustml.evidence._martingales import betting_martingale, e_to_p, p_to_e
+from trustml.evidence._martingales import betting_martingale
 from trustml.evidence._mean_difference import mean_difference_pvalue
+from trustml.evidence._mean_interval import mean_interval
 from trustml.evidence._multiplicity import (
     adjust,
     benjamini_hochberg,
@@ -22,6 +32,7 @@ from trustml.evidence._multiplicity import (
     holm,
     storey,
 )
+from trustml.evidence._online_pvalues import online_pvalues
 from trustml.evidence._pvalues import pvalues
 from trustml.evidence._quantile import conformal_rank, exact_alpha, quantile, read_alphas
 from trustml.evidence._tests import TestResult, binomial_test, ks_test, permutation_test
@@ -30,7 +41,13 @@ from trustml.evidence._two_sample import energy_test, mmd_test
 
 __all__ = [
     "MEAN_METHODS",
+    "Bet",
+    "Composite",
     "Interval",
+    "PlugIn",
+    "Power",
+    "SimpleJumper",
+    "SimpleMixture",
     "TestResult",
     "adjust",
     "auroc_interval",
@@ -43,18 +60,24 @@ __all__ = [
     "bootstrap",
     "clopper_pearson",
     "conformal_rank",
+    "discovery_evalues",
+    "e_benjamini_hochberg",
     "e_to_p",
     "energy_test",
+    "evalues",
     "exact_alpha",
     "fixed_sequence",
     "hoeffding_bentkus_pvalue",
     "holm",
     "ks_test",
     "mean_difference_pvalue",
+    "mean_interval",
     "mean_pvalue",
     "mean_upper_bound",
+    "merge_evalues",
     "mmd_test",
     "newcombe",
+    "online_pvalues",
     "p_to_e",
     "permutation_test",
     "proportion_ratio",

@@ -11,7 +11,7 @@ from trustml.core.validation import check_choice, restore
 from trustml.evidence._checks import as_pvalues, check_probability
 
 # p k / m and q meet exactly for ranks over n + 1; a few ulp must not decide such a tie.
-_TIE = 1 + 1e-12
+TIE = 1 + 1e-12
 
 
 def benjamini_hochberg(p: Any, q: float) -> Any:
@@ -71,18 +71,20 @@ def benjamini_yekutieli(p: Any, q: float) -> Any:
     return _reject(p, q, "by")
 
 
-def storey(p: Any, q: float) -> Any:
+def storey(p: Any, q: float, tuning: float = 0.5) -> Any:
     """Reject at false discovery rate ``q``, with the share of true nulls estimated.
 
-    More discoveries than Benjamini-Hochberg where many hypotheses are false; controls the
-    rate for independent p-values. Nothing above the tuning point 0.5 is rejected.
+    More discoveries than Benjamini-Hochberg where many hypotheses are false. The estimate,
+    (1 + number of p-values above ``tuning``) / (m (1 - ``tuning``)), errs to the safe side.
 
     Parameters
     ----------
     p : array of shape (m,)
-        Independent p-values.
+        p-values, independent or conformal ones of one calibration set.
     q : float in (0, 1)
         False discovery rate allowed.
+    tuning : float in (0, 1)
+        P-values above it are taken for those of true nulls, and are never rejected.
 
     Returns
     -------
@@ -93,13 +95,17 @@ def storey(p: Any, q: float) -> Any:
     ----------
     Storey, Taylor and Siegmund (2004), Strong control, conservative point estimation and
     simultaneous conservative consistency of false discovery rates.
+    Bates, Candès, Lei, Romano and Sesia (2023), Testing for outliers with conformal p-values,
+    arXiv:2104.08279, for conformal p-values.
 
     Examples
     --------
     >>> storey([0.01, 0.02, 0.03, 0.9], q=0.05)
     array([ True,  True,  True, False])
     """
-    return _reject(p, q, "storey")
+    limit = check_probability(q, "q")
+    adjusted = _storey(as_pvalues(p), check_probability(tuning, "tuning"))
+    return restore(adjusted <= limit * TIE, p)
 
 
 def holm(p: Any, alpha: float) -> Any:
@@ -177,7 +183,7 @@ def adjust(p: Any, method: str = "holm") -> Any:
 
 def _reject(p: Any, level: float, method: str) -> Any:
     limit = check_probability(level, "alpha" if method in ("holm", "bonferroni") else "q")
-    return restore(_adjusted(as_pvalues(p), method) <= limit * _TIE, p)
+    return restore(_adjusted(as_pvalues(p), method) <= limit * TIE, p)
 
 
 def _adjusted(p: np.ndarray, method: str) -> np.ndarray:
@@ -205,8 +211,7 @@ def _step_down(p: np.ndarray) -> np.ndarray:
     return out
 
 
-def _storey(p: np.ndarray) -> np.ndarray:
-    tuning = 0.5
+def _storey(p: np.ndarray, tuning: float = 0.5) -> np.ndarray:
     null_share = (1 + np.count_nonzero(p > tuning)) / (len(p) * (1 - tuning))
     # The proof needs the rejection region inside [0, tuning], and an adjusted value of 1
     # is never under a level.
