@@ -197,7 +197,7 @@ def coverage_by_group(
     >>> coverage_by_group([0, 1, 1], sets, groups=["a", "b", "b"]).coverage
     array([1. , 0.5])
     """
-    hit = _one_level(covered(y_true, prediction, classes))
+    hit = one_level(covered(y_true, prediction, classes))
     labels = np.asarray(to_numpy(y_true if groups is None else groups))
     if labels.shape != hit.shape:
         raise ValueError(f"groups must have shape {hit.shape}, got {labels.shape}")
@@ -282,8 +282,7 @@ def size_stratified_coverage(
     >>> size_stratified_coverage([0] * 30 + [1] * 50, sets)
     0.75
     """
-    hit, array = _one_level(covered(y_true, prediction, classes)), to_numpy(prediction)
-    size = array.sum(axis=1) if array.dtype == bool else array[:, 1] - array[:, 0]
+    hit, size = one_level(covered(y_true, prediction, classes)), sizes(prediction)
     least = max(check_positive_int(min_rows, "min_rows"),
                 -(-len(hit) // check_positive_int(n_bins, "n_bins")))  # fmt: skip
     order = np.argsort(size, kind="stable")
@@ -309,7 +308,25 @@ def _inside(y: np.ndarray, intervals: np.ndarray) -> np.ndarray:
     return inside
 
 
-def _one_level(hit: np.ndarray) -> np.ndarray:
+def sizes(prediction: Any) -> np.ndarray:
+    """Return the number of labels of each set, or the width of each interval."""
+    array = np.asarray(to_numpy(prediction))
+    size: np.ndarray = array.sum(axis=1) if array.dtype == bool else array[:, 1] - array[:, 0]
+    return size
+
+
+def one_level(hit: np.ndarray) -> np.ndarray:
+    """Return what `covered` found, if it is of one alpha.
+
+    Returns
+    -------
+    bool ndarray of shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If there are several levels.
+    """
     if hit.ndim != 1:
         raise ValueError(
             f"give the sets of one alpha, got {hit.shape[1]} levels; index the last axis"

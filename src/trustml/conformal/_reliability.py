@@ -80,9 +80,9 @@ def reliability(
     >>> reliability([0, 1], [[0.9, 0.1], [0.9, 0.1]]).accuracy
     array([0.5])
     """
-    p, index = _checked(y_true, probabilities, classes)
+    p, index = probabilities_and_columns(y_true, probabilities, classes)
     confidence, right = p.max(axis=1), p.argmax(axis=1) == index
-    code, edges = _bins(confidence, n_bins, strategy)
+    code, edges = bins(confidence, n_bins, strategy)
     n = np.bincount(code, minlength=len(edges) - 1)
     kept = n > 0
     hits = np.bincount(code, weights=right, minlength=len(n))[kept].astype(int)
@@ -139,7 +139,7 @@ def ece(
     >>> ece([0, 1], [[1.0, 0.0], [1.0, 0.0]])
     0.5
     """
-    p, index = _checked(y_true, probabilities, classes)
+    p, index = probabilities_and_columns(y_true, probabilities, classes)
     scores, hits = _events(p, index, classwise)
     return _mean_error(scores, hits, _codes(scores, n_bins, strategy))
 
@@ -194,7 +194,7 @@ def calibration_test(
     >>> found.p_value
     0.001
     """
-    p, index = _checked(y_true, probabilities, classes)
+    p, index = probabilities_and_columns(y_true, probabilities, classes)
     count, rng = check_positive_int(n_resamples, "n_resamples"), numpy_generator(random_state)
     scores, hits = _events(p, index, classwise)
     cumulated = p.cumsum(axis=1)
@@ -211,7 +211,20 @@ def calibration_test(
     return TestResult(observed, float(p_value), effect, f"calibration error, {kind}", (len(p),))
 
 
-def _checked(y_true: Any, probabilities: Any, classes: Any) -> tuple[np.ndarray, np.ndarray]:
+def probabilities_and_columns(
+    y_true: Any, probabilities: Any, classes: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return probabilities (n, c) in float64 and the labels' columns (n,).
+
+    Returns
+    -------
+    tuple of ndarray
+
+    Raises
+    ------
+    ValueError
+        If these are no probabilities, or labels do not fit.
+    """
     p = np.asarray(to_numpy(probabilities), dtype=np.float64)
     if p.ndim != 2 or p.shape[1] < 2 or len(p) == 0:
         raise ValueError(
@@ -233,7 +246,7 @@ def _events(p: np.ndarray, index: np.ndarray, classwise: bool) -> tuple[np.ndarr
     return p.max(axis=1)[:, None], (p.argmax(axis=1) == index)[:, None]
 
 
-def _bins(scores: np.ndarray, n_bins: int, strategy: str) -> tuple[np.ndarray, np.ndarray]:
+def bins(scores: np.ndarray, n_bins: int, strategy: str) -> tuple[np.ndarray, np.ndarray]:
     """Bin of each score, right ends included, and the edges."""
     check_choice(strategy, "strategy", ("uniform", "quantile"))
     count = check_positive_int(n_bins, "n_bins")
@@ -247,7 +260,7 @@ def _bins(scores: np.ndarray, n_bins: int, strategy: str) -> tuple[np.ndarray, n
 
 def _codes(scores: np.ndarray, n_bins: int, strategy: str) -> np.ndarray:
     """Bin of every event's probability, apart for each column."""
-    return np.stack([_bins(column, n_bins, strategy)[0] for column in scores.T], axis=1)
+    return np.stack([bins(column, n_bins, strategy)[0] for column in scores.T], axis=1)
 
 
 def _mean_error(scores: np.ndarray, hits: np.ndarray, codes: np.ndarray) -> float:
