@@ -181,14 +181,13 @@ def test_coverage_test_is_the_law_by_enumeration() -> None:
         counts.append(sum(i <= calibration[rank - 1] for i in places))
     for k in range(n + 1):
         sets = np.eye(2, dtype=bool)[[0] * k + [1] * (n - k)]
-        ask = lambda alternative: (
-            metrics.coverage_test(  # noqa: E731
-                [0] * n, sets, n_cal, alpha, alternative=alternative
-            ).p_value
+        less, greater, both = (
+            metrics.coverage_test([0] * n, sets, n_cal, alpha, alternative=side).p_value
+            for side in ("less", "greater", "two-sided")
         )
-        assert ask("less") == pytest.approx(np.mean([c <= k for c in counts]))
-        assert ask("greater") == pytest.approx(np.mean([c >= k for c in counts]))
-        assert ask("two-sided") == pytest.approx(min(1, 2 * min(ask("less"), ask("greater"))))
+        assert less == pytest.approx(np.mean([c <= k for c in counts]))
+        assert greater == pytest.approx(np.mean([c >= k for c in counts]))
+        assert both == pytest.approx(min(1, 2 * min(less, greater)))
     found = metrics.coverage_test([0, 0, 0], np.eye(2, dtype=bool)[[0, 0, 1]], n_cal, alpha)
     assert found.statistic == pytest.approx(2 / 3)
     assert found.effect_size == pytest.approx(2 / 3 - np.mean(counts) / 3)
