@@ -11,6 +11,7 @@ from trustml.conformal._agaci import AgAci
 from trustml.conformal._aps import Aps
 from trustml.conformal._clustered import ClusteredClassifier
 from trustml.conformal._conformal_risk_control import ConformalRiskControl
+from trustml.conformal._conftr import ConformalTrainingLoss, smooth_quantile
 from trustml.conformal._covariate_shift import CovariateShift
 from trustml.conformal._cv_plus import CvPlusRegressor
 from trustml.conformal._decay import Decay
@@ -67,6 +68,7 @@ __all__ = [
     "ClusteredClassifier",
     "ConformalPredictiveDistribution",
     "ConformalRiskControl",
+    "ConformalTrainingLoss",
     "ConformalizedQuantileRegressor",
     "CopulaBox",
     "CovariateShift",
@@ -122,4 +124,5 @@ __all__ = [
     "metrics",
     "pvalues",
     "quantile",
+    "smooth_quantile",
 ]
