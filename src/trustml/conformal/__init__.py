@@ -46,6 +46,7 @@ from trustml.conformal._residual_score import Absolute, Normalized, ResidualScor
 from trustml.conformal._risk import Risk
 from trustml.conformal._saps import Saps
 from trustml.conformal._score import Score
+from trustml.conformal._selection import ConformalSelection
 from trustml.conformal._selective_error import SelectiveError
 from trustml.conformal._set_risks import FalseDiscoveryRate, FalseNegativeRate, Miscoverage
 from trustml.conformal._spci import Spci
@@ -68,6 +69,7 @@ __all__ = [
     "ClusteredClassifier",
     "ConformalPredictiveDistribution",
     "ConformalRiskControl",
+    "ConformalSelection",
     "ConformalTrainingLoss",
     "ConformalizedQuantileRegressor",
     "CopulaBox",

@@ -48,7 +48,7 @@ class Calibrator(BaseEstimator, ABC):
         model, name = as_model(self.model), type(self).__name__
         if model.task != "classification":
             raise TypeError(f"{name} needs a classifier, got a model for {model.task}")
-        logits, index = _logits(model, X_cal), model.targets(y_cal)
+        logits, index = class_logits(model, X_cal), model.targets(y_cal)
         if len(index) != len(logits):
             raise ValueError(
                 f"X_cal has {len(logits)} rows, y_cal has {len(index)}; give one label each"
@@ -83,7 +83,7 @@ class Calibrator(BaseEstimator, ABC):
 
     def _logits(self, X: Any) -> Tensor:
         check_is_fitted(self, "classes_")
-        return _logits(self.model_, X)
+        return class_logits(self.model_, X)
 
     @abstractmethod
     def _learn(self, logits: Tensor, index: Tensor) -> None:
@@ -113,7 +113,18 @@ def normalised(scores: Tensor) -> Tensor:
     return (scores / total.where(total > 0, total.new_ones(()))).where(total > 0, uniform)
 
 
-def _logits(model: Model, X: Any) -> Tensor:
+def class_logits(model: Model, X: Any) -> Tensor:
+    """Return the logits (n, c) of at least two classes, in float64 and finite.
+
+    Returns
+    -------
+    Tensor of shape (n, c)
+
+    Raises
+    ------
+    ValueError
+        If the model gives others.
+    """
     logits = model.observe(X).logits
     if logits is None or logits.ndim != 2 or logits.shape[1] < 2:
         shape = None if logits is None else tuple(logits.shape)
