@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trustml.conformal import _plus_interval
-from trustml.conformal._plus_interval import chunks, plus_interval, warn_if_too_few
+from trustml.conformal._plus_interval import chunks, plus_interval, warn_if_too_few, widened
 from trustml.warnings import CoverageWarning
 
 
@@ -24,6 +24,10 @@ def test_equals_sorting(n: int, m: int, percent: int, seed: int) -> None:
         lows, highs = sorted(centres[row] - residuals), sorted(centres[row] + residuals)
         assert found[row, 0] == (lows[low_rank - 1] if low_rank >= 1 else -np.inf)
         assert found[row, 1] == (highs[high_rank - 1] if high_rank <= n else np.inf)
+    ends = widened(centres.min(1), centres.max(1), residuals, [alpha])[..., 0]
+    limit = np.sort(residuals)[high_rank - 1] if high_rank <= n else np.inf
+    np.testing.assert_array_equal(ends[:, 0], centres.min(1) - limit)
+    np.testing.assert_array_equal(ends[:, 1], centres.max(1) + limit)
 
 
 def test_chunks_cover_all_rows_once(monkeypatch: pytest.MonkeyPatch) -> None:

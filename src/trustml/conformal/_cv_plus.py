@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from trustml.conformal._calibration import read_alphas
-from trustml.conformal._leaving_out import leaving_out
-from trustml.conformal._plus_interval import chunks, plus_interval, warn_if_too_few
-from trustml.conformal._regression import check_regressor, measured, predicted
+from trustml.conformal._folds import drawn_folds, fold_models
+from trustml.conformal._held_out import HeldOutRegressor, Method
+from trustml.conformal._held_out_diagnosis import HeldOutDiagnosis, diagnosed
+from trustml.conformal._regression import predicted
+from trustml.conformal._symmetry import warn_if_asymmetric
 from trustml.core.batches import Data
-from trustml.core.progress import track
-from trustml.core.random import RandomState, numpy_generator
-from trustml.core.validation import check_positive_int, restore
-from trustml.model import as_model
+from trustml.core.random import RandomState
 
 
-class CvPlusRegressor(BaseEstimator):
+class CvPlusRegressor(HeldOutRegressor):
     """Intervals from held-out folds: the jackknife+ with K models instead of n.
 
-    Coverage is at least 1 - 2 alpha - sqrt(2 / n) for any data, and 1 - alpha in practice.
-    Without refits the K models are Newton steps of the curvature engine
-    (`InfluenceFunctions.remove`): exact for least squares and ridge, close for smooth models when
-    a fold is a small share of the rows.
+    Coverage is at least 1 - 2 alpha - sqrt(2 / n) for any data, and 1 - alpha in practice;
+    ``method="minmax"`` has at least 1 - alpha. Without refits the K models are Newton steps of
+    the curvature engine, which takes a block of rows out of its factorised matrix by Woodbury's
+    identity (`InfluenceFunctions.remove`): exact for least squares and ridge, close for smooth
+    models when a fold is a small share of the rows.
 
     Parameters
     ----------
     model : Model or what `trustml.wrap` takes
         A regressor of one output that was wrapped with ``train=``.
     folds : int
-        Number of folds, at least 2.
+        Number of folds, from 2 to n; the sizes differ by one row at most.
+    method : {"plus", "minmax", "base"}
+        As for `JackknifePlusRegressor`.
     refit : bool
         True trains the K models (``Model.retrain``).
+    curvature, damping : str or float
+        As for `JackknifePlusRegressor`; without refits only.
     random_state : int, Generator or None
         Which row goes to which fold.
 
@@ -71,12 +74,18 @@ class CvPlusRegressor(BaseEstimator):
         self,
         model: Any,
         folds: int = 10,
+        method: Method = "plus",
         refit: bool = False,
+        curvature: str = "auto",
+        damping: str | float = "auto",
         random_state: RandomState = None,
     ) -> None:
         self.model = model
         self.folds = folds
+        self.method = method
         self.refit = refit
+        self.curvature = curvature
+        self.damping = damping
         self.random_state = random_state
 
     def fit(self) -> Self:
@@ -87,65 +96,44 @@ class CvPlusRegressor(BaseEstimator):
         CvPlusRegressor
             Itself.
 
-        Raises
-        ------
-        ValueError
-            If there are fewer than 2 folds, or fewer rows than folds.
-
         Warns
         -----
         CoverageWarning
-            If the curvature had to be damped: the intervals may then be too narrow.
+            If the curvature had to be damped: the intervals may then be too narrow. If a
+            transformer of a pipeline has learnt from the training rows and is held.
         """
-        model = as_model(self.model)
-        check_regressor(model, "CvPlusRegressor")
-        model.require_train("CvPlusRegressor")
+        model, y = self._checked()
+        warn_if_asymmetric(model, "CvPlusRegressor", self.refit)
         train: Data = model.train  # type: ignore[assignment]
-        y, n = measured(model, train.targets), len(train)
-        if not 2 <= check_positive_int(self.folds, "folds") <= n:
-            raise ValueError(f"folds must be from 2 to the {n} training rows, got {self.folds}")
-        fold = numpy_generator(self.random_state).permutation(np.arange(n) % self.folds)
-        influence = None if self.refit else leaving_out(model, "CvPlusRegressor")
-        self.models_, left_out = [], np.empty(n)
-        for k in track(range(self.folds), "CV+: folds", self.folds):
-            out = np.flatnonzero(fold == k)
-            if influence is None:
-                without = model.retrain(np.flatnonzero(fold != k))
-            else:
-                without = influence.remove(out)
+        self.fold_ = drawn_folds(self.folds, len(y), self.random_state)
+        self.models_ = fold_models(
+            model, "CvPlusRegressor", self.fold_, self.refit, self.curvature, self.damping
+        )
+        left_out = np.empty(len(y))
+        for k, without in enumerate(self.models_):
+            out = np.flatnonzero(self.fold_ == k)
             left_out[out] = predicted(without, train.subset(out))
-            self.models_.append(without)
-        self.model_, self.fold_, self.residuals_ = model, fold, np.abs(y - left_out)
+        self.model_, self.residuals_ = model, np.abs(y - left_out)
         return self
 
-    def predict_interval(self, X: Any, alpha: Any = 0.1) -> Any:
-        """Return the ends of each row's interval.
+    def diagnose(self, n_points: int = 3) -> HeldOutDiagnosis:
+        """Train anew without a few folds and compare their rows' residuals.
 
         Parameters
         ----------
-        X : array of shape (m, ...), or whatever the model takes
-            New rows.
-        alpha : float in (0, 1), or list of them
-            Allowed error rate: coverage is near 1 - alpha.
+        n_points : int
+            How many folds are looked at; one refit each.
 
         Returns
         -------
-        array of shape (m, 2), or (m, 2, a) for a list
-            Low and high, in the unit of y; infinite where there are too few training rows.
-
-        Warns
-        -----
-        CoverageWarning
-            If there are too few training rows for alpha.
+        HeldOutDiagnosis
         """
         check_is_fitted(self, "residuals_")
-        alphas, single = read_alphas(alpha)
-        warn_if_too_few(len(self.residuals_), alphas)
-        centres = np.stack([predicted(m, X) for m in self.models_], axis=1)
-        ends = np.concatenate(
-            [
-                plus_interval(centres[rows][:, self.fold_], self.residuals_, alphas)
-                for rows in chunks(len(centres), len(self.fold_))
-            ]
-        )
-        return restore(ends[:, :, 0] if single else ends, X)
+        folds = [np.flatnonzero(self.fold_ == k) for k in range(self.folds)]
+        return diagnosed(self.model_, folds, self.residuals_, n_points)
+
+    def _held_out(self, X: Any) -> Iterator[np.ndarray]:
+        yield np.stack([predicted(m, X) for m in self.models_], axis=1)
+
+    def _by_row(self, centres: np.ndarray) -> np.ndarray:
+        return centres[:, self.fold_]

@@ -2,42 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from trustml.conformal._calibration import read_alphas
+from trustml.conformal._held_out import HeldOutRegressor, Method
+from trustml.conformal._held_out_diagnosis import HeldOutDiagnosis, diagnosed
 from trustml.conformal._leaving_out import leaving_out, new_rows
-from trustml.conformal._plus_interval import chunks, plus_interval, warn_if_too_few
-from trustml.conformal._regression import check_regressor, measured, predicted
+from trustml.conformal._plus_interval import chunks
+from trustml.conformal._regression import predicted
+from trustml.conformal._symmetry import warn_if_asymmetric
 from trustml.core.batches import Data
 from trustml.core.progress import track
-from trustml.core.validation import restore, to_numpy
-from trustml.model import Model, as_model
+from trustml.core.validation import to_numpy
+from trustml.model import Model
+
+_HELD = 2**24  # numbers: the leave-one-out parameters are kept where they are no more
 
 
-class JackknifePlusRegressor(BaseEstimator):
+class JackknifePlusRegressor(HeldOutRegressor):
     """Intervals from leave-one-out predictions: every training row also calibrates.
 
     Coverage is at least 1 - 2 alpha for any data and any symmetric training, and 1 - alpha in
-    practice. Without refits the n leave-one-out models come from the curvature engine by one
-    leverage-corrected step each: exact for least squares and ridge, close for smooth models. A
-    model's nonlinear outputs are followed to first order in the parameters.
+    practice; ``method="minmax"`` has at least 1 - alpha, at wider intervals. Without refits the n
+    leave-one-out models come from the curvature engine by one leverage-corrected step each: exact
+    for least squares and ridge, close for smooth models. A model's nonlinear outputs are followed
+    to first order in the parameters.
 
     Parameters
     ----------
     model : Model or what `trustml.wrap` takes
         A regressor of one output that was wrapped with ``train=``.
+    method : {"plus", "minmax", "base"}
+        "plus": quantiles of the n leave-one-out predictions less and plus their residuals.
+        "minmax": the least and largest of these predictions, widened by the quantile of the
+        residuals. "base": the model's own prediction, widened by it; the classical jackknife,
+        which has no guarantee.
     refit : bool
         True trains n models (``Model.retrain``): the reference, also for models without
         gradients.
     curvature, damping : str or float
-        For `trustml.influence.InfluenceFunctions`; without refits only. "auto" damps only where
-        the curvature is not positive definite or the model is not at a minimum.
+        For `trustml.influence.InfluenceFunctions`; without refits only. Damping "auto" damps only
+        where the curvature is not positive definite or the model is not at a minimum; curvature
+        "auto" is the Hessian of a small network at a minimum, the Gauss-Newton matrix elsewhere.
 
     Attributes
     ----------
@@ -72,11 +83,13 @@ class JackknifePlusRegressor(BaseEstimator):
     def __init__(
         self,
         model: Any,
+        method: Method = "plus",
         refit: bool = False,
         curvature: str = "auto",
         damping: str | float = "auto",
     ) -> None:
         self.model = model
+        self.method = method
         self.refit = refit
         self.curvature = curvature
         self.damping = damping
@@ -92,16 +105,14 @@ class JackknifePlusRegressor(BaseEstimator):
         Warns
         -----
         CoverageWarning
-            If the curvature had to be damped: the intervals may then be too narrow.
+            If the curvature had to be damped: the intervals may then be too narrow. If a
+            transformer of a pipeline has learnt from the training rows and is held.
         """
-        model = as_model(self.model)
-        check_regressor(model, "JackknifePlusRegressor")
-        model.require_train("JackknifePlusRegressor")
+        model, y = self._checked()
+        warn_if_asymmetric(model, "JackknifePlusRegressor", self.refit)
         train: Data = model.train  # type: ignore[assignment]
-        y, n = measured(model, train.targets), len(predicted(model, train))
-        self.model_ = model
+        rows, n = np.arange(len(y)), len(y)
         if self.refit:
-            rows = np.arange(n)
             self.models_ = [
                 model.retrain(np.delete(rows, i)) for i in track(rows, "jackknife+: refits", n)
             ]
@@ -113,52 +124,44 @@ class JackknifePlusRegressor(BaseEstimator):
                 model, "JackknifePlusRegressor", self.curvature, self.damping
             )
             left_out = _values(model, self.influence_.leave_one_out_outputs())
-        self.residuals_ = np.abs(y - left_out)
+            few = n * model.objective.space.size <= _HELD
+            self._changes = self.influence_.parameter_changes(rows) if few else None
+        self.model_, self.residuals_ = model, np.abs(y - left_out)
         return self
 
-    def predict_interval(self, X: Any, alpha: Any = 0.1) -> Any:
-        """Return the ends of each row's interval.
+    def diagnose(self, n_points: int = 10) -> HeldOutDiagnosis:
+        """Train anew without each of a few rows and compare their residuals.
 
         Parameters
         ----------
-        X : array of shape (m, ...), or whatever the model takes
-            New rows.
-        alpha : float in (0, 1), or list of them
-            Allowed error rate: coverage is near 1 - alpha, never below 1 - 2 alpha.
+        n_points : int
+            How many training rows are looked at, evenly spaced; one refit each.
 
         Returns
         -------
-        array of shape (m, 2), or (m, 2, a) for a list
-            Low and high, in the unit of y; infinite where there are too few training rows.
-
-        Warns
-        -----
-        CoverageWarning
-            If there are too few training rows for alpha.
+        HeldOutDiagnosis
         """
         check_is_fitted(self, "residuals_")
-        alphas, single = read_alphas(alpha)
-        warn_if_too_few(len(self.residuals_), alphas)
+        rows = list(np.arange(len(self.residuals_))[:, None])
+        return diagnosed(self.model_, rows, self.residuals_, n_points)
+
+    def _held_out(self, X: Any) -> Iterator[np.ndarray]:
         if self.refit:
-            centres = np.stack([predicted(m, X) for m in self.models_], axis=1)
-            ends = plus_interval(centres, self.residuals_, alphas)
-        else:
-            data = new_rows(self.model_, X)
-            width = max(len(self.residuals_), self.model_.objective.space.size)
-            ends = np.concatenate(
-                [
-                    plus_interval(self._without(data.subset(rows)), self.residuals_, alphas)
-                    for rows in chunks(len(data), width)
-                ]
-            )
-        return restore(ends[:, :, 0] if single else ends, X)
+            yield np.stack([predicted(m, X) for m in self.models_], axis=1)
+            return
+        data = new_rows(self.model_, X)
+        for rows in chunks(len(data), max(len(self.residuals_), self.model_.objective.space.size)):
+            yield self._without(data.subset(rows))
 
     def _without(self, rows: Data) -> np.ndarray:
         """Return predictions (b, n): outputs plus their change when each row is left out."""
         outputs = self.model_.observe(rows).outputs.reshape(len(rows), 1)
-        jacobian = self.model_.objective.rows(rows, _ones)
-        moved = outputs + self.influence_.rows_effect(jacobian.T)
-        return _values(self.model_, moved.reshape(-1, 1)).reshape(len(rows), -1)
+        objective = self.model_.objective
+        if self._changes is None:
+            moved = self.influence_.rows_effect(objective.rows(rows, _ones).T)
+        else:
+            moved = objective.dot(self._changes, rows, _ones)
+        return _values(self.model_, (outputs + moved).reshape(-1, 1)).reshape(len(rows), -1)
 
 
 def _values(model: Model, outputs: Tensor) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -12,11 +12,17 @@ from trustml.influence import InfluenceFunctions
 from trustml.model import Model
 from trustml.warnings import CoverageWarning
 
+_SMALL = 1000  # parameters: the dense Hessian of such a model costs little
+
 
 def leaving_out(
-    model: Model, what: str, curvature: str = "auto", damping: float | str = "auto"
+    model: Model,
+    what: str,
+    curvature: str = "auto",
+    damping: float | str = "auto",
+    correction: Literal["leverage", "none"] = "leverage",
 ) -> InfluenceFunctions:
-    """Return fitted, leverage-corrected influence functions, and warn if they are damped.
+    """Return fitted influence functions, and warn if they are damped.
 
     Damping holds the leave-one-out models near the fitted one, which has seen the row: their
     residuals shrink, and so do the intervals.
@@ -28,7 +34,10 @@ def leaving_out(
     what : str
         Name of the caller, for errors and the warning.
     curvature, damping : str or float
-        As for `InfluenceFunctions`.
+        As for `InfluenceFunctions`; but "auto" takes the Hessian of a small model that bends, where
+        it is positive definite: the Gauss-Newton matrix leaves out what the bend adds.
+    correction : {"leverage", "none"}
+        "leverage" prepares one Newton step without each row; "none" is enough for blocks.
 
     Returns
     -------
@@ -46,9 +55,10 @@ def leaving_out(
             f"{what}(model, refit=True), or {split}"
         )
 
-    influence = InfluenceFunctions(
-        model, curvature=curvature, damping=damping, correction="leverage"
-    ).fit()
+    first = "hessian" if _bends(model, curvature) else curvature
+    influence = _fitted(model, first, damping, correction)
+    if first != curvature and influence.damping_.value > 0:
+        influence = _fitted(model, curvature, damping, correction)
     if influence.damping_.value > 0:
         warnings.warn(
             f"the models without a row are damped (λ = {influence.damping_.value:.2g}: "
@@ -59,6 +69,24 @@ def leaving_out(
             stacklevel=3,
         )
     return influence
+
+
+def _fitted(
+    model: Model, curvature: str, damping: float | str, correction: Literal["leverage", "none"]
+) -> InfluenceFunctions:
+    return InfluenceFunctions(model, curvature, damping, correction=correction).fit()
+
+
+def _bends(model: Model, curvature: str) -> bool:
+    """Say whether the Hessian is to be tried."""
+    small = model.objective.space.size <= _SMALL
+    return curvature == "auto" and small and not is_linear(model)
+
+
+def is_linear(model: Model) -> bool:
+    """Say whether all parameters are those of one last linear layer."""
+    names = model.objective.space.names
+    return all(name.rpartition(".")[0] == model.head_name for name in names)
 
 
 def new_rows(model: Model, X: Any) -> Data:

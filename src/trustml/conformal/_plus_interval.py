@@ -13,11 +13,12 @@ from trustml.evidence import conformal_rank
 from trustml.warnings import CoverageWarning
 
 _CHUNK_NUMBERS = 2**22  # numbers of a (rows, n) block; the whole (m, n) is never held
+_CACHED = 2**16  # numbers that stay near the processor while they are reordered
 
 
-def chunks(n_rows: int, width: int) -> Iterator[np.ndarray]:
+def chunks(n_rows: int, width: int, numbers: int | None = None) -> Iterator[np.ndarray]:
     """Yield row numbers, so few at once that a block of this width stays small."""
-    step = max(1, _CHUNK_NUMBERS // max(1, width))
+    step = max(1, (_CHUNK_NUMBERS if numbers is None else numbers) // max(1, width))
     for start in range(0, n_rows, step):
         yield np.arange(start, min(start + step, n_rows))
 
@@ -47,16 +48,52 @@ def plus_interval(centres: np.ndarray, residuals: np.ndarray, alphas: list[Fract
     Barber, Candès, Ramdas and Tibshirani (2021), Predictive inference with the jackknife+,
     arXiv:1905.02928.
     """
-    m, n = centres.shape
-    ends = np.empty((m, 2, len(alphas)))
-    ends[:, 0], ends[:, 1] = -math.inf, math.inf
-    low, high = centres - residuals, centres + residuals
-    for a, alpha in enumerate(alphas):
-        rank = conformal_rank(n, alpha)
-        if rank <= n:
-            ends[:, 0, a] = np.partition(low, n - rank, axis=1)[:, n - rank]
-            ends[:, 1, a] = np.partition(high, rank - 1, axis=1)[:, rank - 1]
-    return ends
+    low, high = np.empty((2, len(centres), len(alphas)))
+    for rows in chunks(len(centres), centres.shape[1], _CACHED):
+        own = centres[rows]
+        low[rows] = order_statistics(own - residuals, alphas, lower=True)
+        high[rows] = order_statistics(own + residuals, alphas)
+    return np.stack([low, high], axis=1)
+
+
+def order_statistics(values: np.ndarray, alphas: list[Fraction], lower: bool = False) -> np.ndarray:
+    """Return the ends (m, a) of one side: values (m, n) at the conformal rank; reorders them.
+
+    Parameters
+    ----------
+    values : ndarray of shape (m, n)
+        One a training row; their order is lost.
+    alphas : list of Fraction
+        Error rates.
+    lower : bool
+        The rank counts from the largest.
+
+    Returns
+    -------
+    ndarray of shape (m, a)
+        Infinite where the rank is outside 1..n.
+    """
+    m, n = values.shape
+    ranks = [conformal_rank(n, alpha) for alpha in alphas]
+    places = [n - rank if lower else rank - 1 for rank in ranks]
+    inside = [place for place in places if 0 <= place < n]
+    if inside:
+        values.partition(sorted(set(inside)), axis=1)
+    found = np.full((m, len(alphas)), -math.inf if lower else math.inf)
+    for a, place in enumerate(places):
+        if 0 <= place < n:
+            found[:, a] = values[:, place]
+    return found
+
+
+def widened(
+    low: np.ndarray, high: np.ndarray, residuals: np.ndarray, alphas: list[Fraction]
+) -> np.ndarray:
+    """Return (m, 2, a) ends: low (m,) and high (m,) moved apart by the residuals' quantile."""
+    n = len(residuals)
+    ordered = np.append(np.sort(residuals), math.inf)
+    limits = ordered[[min(conformal_rank(n, alpha), n + 1) - 1 for alpha in alphas]]
+    return np.stack([low[:, None] - limits, high[:, None] + limits], axis=1)
 
 
 def warn_if_too_few(n: int, alphas: list[Fraction]) -> None:
