@@ -24,6 +24,7 @@ from trustml.conformal._group_conditional import (
     GroupConditionalClassifier,
     GroupConditionalRegressor,
 )
+from trustml.conformal._held_out_diagnosis import HeldOutDiagnosis
 from trustml.conformal._infinitesimal_jackknife import InfinitesimalJackknife
 from trustml.conformal._isotonic_scaling import IsotonicScaling
 from trustml.conformal._jackknife_plus import JackknifePlusRegressor
@@ -87,6 +88,7 @@ __all__ = [
     "FullDiagnosis",
     "GroupConditionalClassifier",
     "GroupConditionalRegressor",
+    "HeldOutDiagnosis",
     "InfinitesimalJackknife",
     "IsotonicScaling",
     "JackknifePlusRegressor",
