@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import binom
 
 import trustml
-from trustml.conformal import ConformalSelection
+from trustml.conformal import ConformalSelection, ExchangeabilityTest
 from trustml.evidence import (
     betting_martingale,
     discovery_evalues,
@@ -57,7 +57,7 @@ def test_selection_holds_its_rate_with_any_model(ties: str, coarse: bool) -> Non
     assert below(bad, q)  # a model that knows nothing picks little, and still within its rate
     if ties == "random" or not coarse:  # many equal predictions cannot be split otherwise
         assert np.mean(wrong) > 0.5 * q  # the rate is used
-    assert np.mean(found) > 0.5
+        assert np.mean(found) > 0.5
 
 
 def test_selection_p_values_are_small_for_the_unwanted_as_seldom_as_they_say() -> None:
@@ -117,6 +117,16 @@ def test_a_drift_is_found(bet: str) -> None:
         p = online_pvalues(scores[100:], run, cal_scores=scores[:100])
         found += betting_martingale(p, bet, log=True).max() >= np.log(100)
     assert found == 20
+
+
+def test_the_watch_rings_without_a_change_at_most_as_often_as_alpha() -> None:
+    rng, model, alarms = np.random.default_rng(6), trustml.precomputed("probabilities"), 0
+    for run in range(RUNS):
+        # Wrong probabilities: the promise does not need a good model.
+        p, y = rng.dirichlet([1, 1, 1], size=260), rng.integers(3, size=260)
+        test = ExchangeabilityTest(model, "aps", alpha=0.1, random_state=run)
+        alarms += test.fit(p[:60], y[:60]).update(p[60:], y[60:]).alarm_ is not None
+    assert alarms <= binom.ppf(1 - 1e-4, RUNS, 0.1)
 
 
 def test_p_values_of_one_fixed_calibration_set_raise_false_alarms() -> None:

@@ -18,6 +18,11 @@ from trustml.conformal._decay import Decay
 from trustml.conformal._dtaci import DtAci
 from trustml.conformal._enbpi import EnbPi
 from trustml.conformal._entmax import Entmax
+from trustml.conformal._exchangeability import (
+    ExchangeabilityTest,
+    MartingalePath,
+    exchangeability_martingale,
+)
 from trustml.conformal._fairness_violation import FairnessViolation
 from trustml.conformal._full_classifier import FullClassifier, FullDiagnosis
 from trustml.conformal._group_conditional import (
@@ -81,6 +86,7 @@ __all__ = [
     "Ellipsoid",
     "EnbPi",
     "Entmax",
+    "ExchangeabilityTest",
     "FairnessViolation",
     "FalseDiscoveryRate",
     "FalseNegativeRate",
@@ -98,6 +104,7 @@ __all__ = [
     "LearnThenTest",
     "Localized",
     "Margin",
+    "MartingalePath",
     "MaxBox",
     "Miscoverage",
     "MultivariateRegressor",
@@ -125,6 +132,7 @@ __all__ = [
     "Weights",
     "adaptive_thresholds",
     "benjamini_hochberg",
+    "exchangeability_martingale",
     "metrics",
     "pvalues",
     "quantile",

@@ -156,10 +156,13 @@ class PlugIn(Bet):
 class Composite(Bet):
     """The average wealth of several bets, each started with the same share.
 
+    It lags behind the best of k bets by the factor k at most.
+
     Parameters
     ----------
     bets : sequence of Bet or None
-        None: `SimpleJumper` at 0.0001, 0.001, 0.01, 0.1 and 1.
+        None: `SimpleJumper` at 0.0001, 0.001, 0.01, 0.1 and 1, for changes quick or slow,
+        `SimpleMixture` for few but very small p-values, and `PlugIn` for any other shape.
 
     Raises
     ------
@@ -169,7 +172,7 @@ class Composite(Bet):
     References
     ----------
     Vovk, Petej, Nouretdinov, Ahlberg, Carlsson and Gammerman (2021), Retrain or not retrain:
-    conformal test martingales for change-point detection, arXiv:2102.10439.
+    conformal test martingales for change-point detection, arXiv:2102.10439, for the jumpers.
 
     Examples
     --------
@@ -182,7 +185,7 @@ class Composite(Bet):
 
     def __init__(self, bets: Sequence[Bet] | None = None) -> None:
         self.bets = (
-            [SimpleJumper(jump) for jump in (1e-4, 1e-3, 1e-2, 1e-1, 1)]
+            [*map(SimpleJumper, (1e-4, 1e-3, 1e-2, 1e-1, 1)), SimpleMixture(), PlugIn()]
             if bets is None
             else list(bets)
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trustml.conformal import AdaptiveTrace
+from trustml.conformal import AdaptiveTrace, MartingalePath
 from trustml.conformal.metrics import GroupCoverage, Reliability
 from trustml.core.validation import to_numpy
 from trustml.evidence import clopper_pearson
@@ -30,7 +30,7 @@ from trustml.plotting._influence import correlations, inspection_curve, removal_
 from trustml.plotting._intervals import coverage_by_group, group_metrics, intervals
 from trustml.plotting._robustness import robustness_curve
 from trustml.plotting._scores import score_histogram
-from trustml.plotting._streams import coverage_over_time
+from trustml.plotting._streams import coverage_over_time, martingale_path
 from trustml.plotting._style import INK, axes, label
 from trustml.robustness import (
     AttackResult,
@@ -103,6 +103,11 @@ def _(result: GroupCoverage, ax: Axes | None = None, *, target: float | None = N
 @plot.register(AdaptiveTrace)
 def _(result: AdaptiveTrace, ax: Axes | None = None, *, window: int = 100) -> Axes:
     return coverage_over_time(~result.missed, target=1 - result.alpha, window=window, ax=ax)
+
+
+@plot.register(MartingalePath)
+def _(result: MartingalePath, ax: Axes | None = None) -> Axes:
+    return martingale_path(result.log_wealth, alpha=result.alpha, alarm=result.alarm, ax=ax)
 
 
 @plot.register(DetectorTable)
