@@ -101,9 +101,11 @@ def test_one_label_of_many_float32_classes(name: str) -> None:
     p = (torch.randn(64, 300, generator=generator) * 6).softmax(1).double()
     u = torch.rand(64, generator=generator, dtype=torch.float64)
     labels = torch.randint(300, (64,), generator=generator)
+    for score in (as_score(name), Entmax(1.0), Entmax(2.0)):
+        whole = score(p, u)
+        assert torch.equal(score.of_labels(p, u, labels), whole.gather(1, labels[:, None])[:, 0])
     score = as_score(name)
     whole = score(p, u)
-    assert torch.equal(score.of_labels(p, u, labels), whole.gather(1, labels[:, None])[:, 0])
     # And a batch of one is the batch (B1: puncc's sets shrink to the size of the batch).
     assert torch.equal(torch.cat([score(p[i : i + 1], u[i : i + 1]) for i in range(64)]), whole)
 

@@ -56,16 +56,39 @@ class Entmax(Score):
 
     def __call__(self, probabilities: Tensor, uniforms: Tensor) -> Tensor:
         """Return the norm of the gaps to the more probable classes, shape (n, c)."""
-        logits = probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+        logits = _log(probabilities)
         if self.gamma == 1:
             return logits.max(dim=1, keepdim=True).values - logits
         ordered, order = logits.sort(dim=1, descending=True)
+        return torch.empty_like(logits).scatter_(1, order, self._norms(ordered))
+
+    def of_labels(self, probabilities: Tensor, uniforms: Tensor, labels: Tensor) -> Tensor:
+        """Return the norms (n,) of one class a row; only the classes above it are sorted."""
+        own = probabilities.gather(1, labels[:, None])
+        if self.gamma == 1:
+            return (_log(probabilities.max(dim=1, keepdim=True).values) - _log(own))[:, 0]
+        row, column = (probabilities > own).nonzero(as_tuple=True)
+        above, order = _log(probabilities[row, column]).sort(descending=True)
+        row, by_row = row[order].sort(stable=True)
+        count = torch.bincount(row, minlength=len(own))
+        place = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
+        # Filled up with the class itself: gaps of 0 at the end add nothing.
+        ordered = _log(own).repeat(1, int(count.max()) + 1)
+        ordered[row, place] = above[by_row]
+        return self._norms(ordered)[:, -1]
+
+    def _norms(self, ordered: Tensor) -> Tensor:
+        """Return the score at every place of falling logits, shape (n, k)."""
         step = -ordered.diff(dim=1, prepend=ordered[:, :1])
-        above = torch.arange(logits.shape[1], device=logits.device)
+        above = torch.arange(ordered.shape[1], device=ordered.device)
         # From one class to the next every gap grows by the step: sums of terms that are at least
         # 0, and of steps that are exactly 0 between equals.
         scores = (above * step).cumsum(dim=1)
         if self.gamma == 1.5:
             before = scores.roll(1, dims=1)  # the step into the first place is 0
             scores = (2 * step * before + above * step**2).cumsum(dim=1).sqrt()
-        return torch.empty_like(scores).scatter_(1, order, scores)
+        return scores
+
+
+def _log(probabilities: Tensor) -> Tensor:
+    return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
