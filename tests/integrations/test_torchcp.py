@@ -131,7 +131,9 @@ def test_their_margin_writes_into_its_argument_ours_does_not(theirs: object, poo
     score = TorchcpScore("Margin", score_type="identity")
     of_labels = score.of_labels(p, torch.full((50,), 0.5), y)
     assert torch.equal(p, before)
-    # "identity" takes log-probabilities for what they are not; so does theirs, given them.
-    torch.testing.assert_close(theirs.Margin("identity")(p.log(), y), of_labels)
+    # Of logits that -1 may even be the largest: with labels they disagree with themselves.
+    every = theirs.Margin("identity")(p.log())
+    torch.testing.assert_close(every.gather(1, y[:, None])[:, 0], of_labels)
+    assert not torch.allclose(theirs.Margin("identity")(p.log(), y), of_labels)
     theirs.Margin("identity")(p, y)
     assert (p.gather(1, y[:, None]) == -1).all()
