@@ -10,7 +10,7 @@ from sklearn.isotonic import IsotonicRegression
 
 import trustml
 from trustml.conformal import VennAbers
-from trustml.conformal._venn_abers import _table
+from trustml.conformal._venn_abers import _looked_up, _table
 
 CPU = torch.device("cpu")
 
@@ -24,11 +24,7 @@ def refitted(scores: np.ndarray, labels: np.ndarray, new: float) -> tuple[float,
 
 
 def looked_up(scores: np.ndarray, labels: np.ndarray, new: np.ndarray) -> np.ndarray:
-    known, low, high = _table(scores, labels, CPU)
-    at = torch.from_numpy(new)
-    return torch.stack(
-        [low[torch.searchsorted(known, at, right=True)], high[torch.searchsorted(known, at)]], 1
-    ).numpy()
+    return _looked_up(_table(scores, labels, CPU), torch.from_numpy(new)).numpy()
 
 
 @settings(max_examples=60, deadline=None)
@@ -58,9 +54,11 @@ def test_many_scores_against_refits(n: int) -> None:
 def test_tables_rise_and_p0_is_below_p1() -> None:
     rng = np.random.default_rng(0)
     scores = rng.normal(size=3000).round(2)
-    _, low, high = _table(scores, rng.random(3000) < 0.3, CPU)
-    assert (low.diff() >= 0).all()
-    assert (high.diff() >= 0).all()
+    low_at, low, high_at, high = _table(scores, rng.random(3000) < 0.3, CPU)
+    for at, values in ((low_at, low), (high_at, high)):
+        assert (values.diff() > 0).all()
+        assert (at.diff() > 0).all()
+        assert len(values) == len(at) + 1 < 100
     assert low[0] == 0
     assert high[-1] == 1
     at = looked_up(scores, rng.random(3000) < 0.3, rng.normal(size=500))

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from trustml.conformal._venn_abers import _table
+from trustml.conformal._venn_abers import _looked_up, _table
 
 RUNS = 4000
 
@@ -15,11 +15,8 @@ def test_the_pair_of_the_truth_is_calibrated() -> None:
         # 30 calibration rows and one new row, exchangeable; coarse scores, so that there are ties.
         score = rng.normal(size=31).round(1)
         y = (rng.random(31) < 1 / (1 + np.exp(-2 * score))).astype(int)
-        known, low, high = _table(score[:30], y[:30] == 1, cpu)
-        pairs[run] = (
-            low[np.searchsorted(known.numpy(), score[30], side="right")],
-            high[np.searchsorted(known.numpy(), score[30])],
-        )
+        table = _table(score[:30], y[:30] == 1, cpu)
+        pairs[run] = _looked_up(table, torch.from_numpy(score[30:])).numpy()
         labels[run], p_true[run] = y[30], pairs[run, y[30]]
     # E[Y | p_Y] = p_Y exactly: in the whole and in every fifth, within 4.5 standard errors.
     edges = np.quantile(p_true, [0, 0.2, 0.4, 0.6, 0.8, 1])
