@@ -58,7 +58,7 @@ class Knn(Score):
     randomized = False
     reads: ClassVar[Literal["probabilities", "features"]] = "features"
 
-    def __init__(self, k: int = 5, share: float = 0.0) -> None:
+    def __init__(self, k: int = 10, share: float = 0.0) -> None:
         if not 0 <= share < 1:
             raise ValueError(f"share must be in [0, 1), got {share!r}")
         self.k, self.share = check_positive_int(k, "k"), share
