@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 import trustml
 from trustml.conformal import (
     Aps,
+    ClusteredClassifier,
     Entmax,
+    GroupConditionalClassifier,
     Knn,
     Lac,
     Margin,
@@ -20,6 +22,7 @@ from trustml.conformal import (
     Score,
     SplitClassifier,
     TopK,
+    WeightedClassifier,
     metrics,
 )
 from trustml.conformal._score import as_score
@@ -266,6 +269,29 @@ def test_raps_learns_what_is_best_on_the_rows_set_aside() -> None:
     assert fixed.learnt(None, None, None) is fixed
     with pytest.raises(ValueError, match="auto"):
         Raps("auto")(torch.from_numpy(p), torch.full((600,), 0.5))
+
+
+@pytest.mark.parametrize("score", [Raps("auto", "auto"), Knn(3, share=0.3)], ids=["raps", "knn"])
+@pytest.mark.parametrize(
+    "kind",
+    [SplitClassifier, ClusteredClassifier, lambda m, **k: WeightedClassifier(m, ones, **k),
+     lambda m, **k: GroupConditionalClassifier(m, lambda X: ones(X)[:, None], **k)],
+    ids=["split", "clustered", "weighted", "grouped"],
+)  # fmt: skip
+def test_every_predictor_of_sets_lets_a_score_learn(kind: object, score: Score) -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.dirichlet([1, 1, 1, 1], size=200), rng.integers(4, size=200)
+    what = "features" if score.reads == "features" else "probabilities"
+    cp = kind(trustml.precomputed(what, train=(X[:4], range(4))), score=score, random_state=0)
+    cp.fit(X, y)
+    assert cp.n_calibration_ == 200 - math.ceil(score.share * 200)
+    assert cp.score_ is not score
+    assert cp.score_.share == 0
+    assert cp.predict_set(X, 0.3).shape == (200, 4)
+
+
+def ones(X: np.ndarray) -> np.ndarray:
+    return np.ones(len(X))
 
 
 def test_bad_parameters() -> None:

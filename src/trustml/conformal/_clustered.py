@@ -36,7 +36,7 @@ class ClusteredClassifier(RowwiseClassifier):
     ----------
     model : Model or what `trustml.wrap` takes
         A classifier.
-    score : {"lac", "aps", "raps", "saps", "topk", "margin"}, Score or callable
+    score : {"lac", "aps", "raps", "saps", "topk", "margin", "entmax", "knn"}, Score or callable
         Strangeness of a class.
     n_clusters : int or "auto"
         "auto": half of the rows for the clustering of the smallest class that has 9 or more; with

@@ -34,7 +34,7 @@ class GroupConditionalClassifier(RowwiseClassifier):
         Membership in g groups, as booleans; all rows together are always one more. Real numbers
         of at least 0 ask for coverage under each tilt of the rows by these numbers. None: all
         rows alone, as `SplitClassifier` does.
-    score : {"lac", "aps", "raps", "saps", "topk", "margin"}, Score or callable
+    score : {"lac", "aps", "raps", "saps", "topk", "margin", "entmax", "knn"}, Score or callable
         Strangeness of a class.
     random_state : int, Generator or None
         Seed of randomised scores.

@@ -119,7 +119,7 @@ class Knn(Score):
         """
         if self._neighbours is None:
             raise ValueError(
-                "Knn has no neighbours yet; SplitClassifier(model, Knn()).fit lets it learn them"
+                "Knn has no neighbours yet; the fit of SplitClassifier(model, Knn()) finds them"
             )
         held = max(len(rows) for rows in self._neighbours) + 4 * self.k * len(self._neighbours)
         parts = torch.split(probabilities, max(1, _BLOCK // held))

@@ -113,8 +113,8 @@ class Raps(RankedScore):
         """
         if isinstance(self.penalty, str) or isinstance(self.k_reg, str):
             raise ValueError(
-                "Raps has not learnt its 'auto' parameters; SplitClassifier.fit lets it, "
-                "elsewhere give penalty= and k_reg= numbers"
+                "Raps has not learnt its 'auto' parameters: a predictor's fit lets it; elsewhere "
+                "give penalty= and k_reg= numbers"
             )
         own = uniforms * place.tied if self.randomized else place.tied
         beyond = (place.rank - self.k_reg).clamp_min(0).to(own.dtype)

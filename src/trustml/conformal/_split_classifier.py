@@ -29,7 +29,7 @@ class SplitClassifier(BaseEstimator):
     ----------
     model : Model or what `trustml.wrap` takes
         A classifier. ``trustml.precomputed("probabilities")`` takes probabilities as X.
-    score : {"lac", "aps", "raps", "saps", "topk", "margin"}, Score or callable
+    score : {"lac", "aps", "raps", "saps", "topk", "margin", "entmax", "knn"}, Score or callable
         Strangeness of a class. "lac" has the smallest sets, "aps" sets that grow with the
         difficulty of the row.
     condition : None, "class" or callable X -> groups (n,)
@@ -46,6 +46,8 @@ class SplitClassifier(BaseEstimator):
         Labels in the order of the columns.
     calibration_ : CalibrationScores
         Sorted calibration scores by group.
+    score_ : Score
+        The score, with what it learnt.
     n_calibration_ : int
         Number of calibration rows, without those that the score was learnt from.
 

@@ -34,7 +34,7 @@ class WeightedClassifier(RowwiseClassifier):
         A callable gives the ratio of the new rows' density to the calibration rows', up to a
         factor; `CovariateShift` estimates it, `LabelShift` weighs classes, `Decay` recent rows,
         `Localized` near ones. None: all rows alike, as `SplitClassifier` does.
-    score : {"lac", "aps", "raps", "saps", "topk", "margin"}, Score or callable
+    score : {"lac", "aps", "raps", "saps", "topk", "margin", "entmax", "knn"}, Score or callable
         Strangeness of a class.
     random_state : int, Generator or None
         Seed of randomised scores.
