@@ -34,6 +34,7 @@ def results():
         conformal.metrics.coverage_by_group(y1, sets, sex[60:110]),
         conformal.adaptive_thresholds(1 - p[np.arange(len(y1)), y1], alpha=0.2),
         conformal.exchangeability_martingale(np.arange(50.0), random_state=0),
+        conformal.RiskMonitor(limit=0.1).fit().update(y1 != p.argmax(1)).trace(),
         ood.Suite(model, ["Msp", "Entropy"]).fit(X0).score(X1),
         ood.drift_test(model, X0, X1, n_permutations=19),
         ood.drift_test(model, X0, X1, n_permutations=19).by_feature,

@@ -50,6 +50,7 @@ from trustml.conformal._rcps import RiskControllingPredictionSets
 from trustml.conformal._residual_model import ResidualModel
 from trustml.conformal._residual_score import Absolute, Normalized, ResidualScore
 from trustml.conformal._risk import Risk
+from trustml.conformal._risk_monitor import RiskMonitor, RiskPath
 from trustml.conformal._saps import Saps
 from trustml.conformal._score import Score
 from trustml.conformal._selection import ConformalSelection
@@ -117,6 +118,8 @@ __all__ = [
     "ResidualShape",
     "Risk",
     "RiskControllingPredictionSets",
+    "RiskMonitor",
+    "RiskPath",
     "Saps",
     "Score",
     "SelectiveError",

@@ -24,6 +24,7 @@ from trustml.evidence._intervals import Interval, beta_binomial_band, clopper_pe
 from trustml.evidence._martingales import betting_martingale
 from trustml.evidence._mean_difference import mean_difference_pvalue
 from trustml.evidence._mean_interval import mean_interval
+from trustml.evidence._mean_martingale import mean_martingale
 from trustml.evidence._multiplicity import (
     adjust,
     benjamini_hochberg,
@@ -72,6 +73,7 @@ __all__ = [
     "ks_test",
     "mean_difference_pvalue",
     "mean_interval",
+    "mean_martingale",
     "mean_pvalue",
     "mean_upper_bound",
     "merge_evalues",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trustml.conformal import AdaptiveTrace, MartingalePath
+from trustml.conformal import AdaptiveTrace, MartingalePath, RiskPath
 from trustml.conformal.metrics import GroupCoverage, Reliability
 from trustml.core.validation import to_numpy
 from trustml.evidence import clopper_pearson
@@ -106,7 +106,8 @@ def _(result: AdaptiveTrace, ax: Axes | None = None, *, window: int = 100) -> Ax
 
 
 @plot.register(MartingalePath)
-def _(result: MartingalePath, ax: Axes | None = None) -> Axes:
+@plot.register(RiskPath)
+def _(result: MartingalePath | RiskPath, ax: Axes | None = None) -> Axes:
     return martingale_path(result.log_wealth, alpha=result.alpha, alarm=result.alarm, ax=ax)
 
 
