@@ -16,7 +16,7 @@ from trustml.core.random import row_uniforms
 from trustml.evidence import ks_test
 from trustml.warnings import CoverageWarning
 
-SCORES = ["lac", "aps", "raps", "saps", "topk", "margin"]
+SCORES = ["lac", "aps", "raps", "saps", "topk", "margin", "entmax"]
 
 
 def test_lac_sets_are_the_formula(digits: object) -> None:
