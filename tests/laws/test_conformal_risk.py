@@ -17,6 +17,7 @@ from trustml.conformal import (
     FairnessViolation,
     LearnThenTest,
     RiskControllingPredictionSets,
+    WeightedRiskControl,
 )
 from trustml.evidence import MEAN_METHODS
 from trustml.warnings import CoverageWarning
@@ -162,6 +163,35 @@ def test_conformal_risk_control_of_recall() -> None:
     assert np.mean(risks) <= alpha + error
     # Theorem 2 of the paper: at least alpha - 2 B / (n + 1), and the grid's width in risk.
     assert np.mean(risks) >= alpha - 2 / (n + 1) - 0.03 - error
+
+
+@pytest.mark.parametrize("n", [25, 60])
+def test_weighted_control_of_rows_drawn_otherwise(n: int) -> None:
+    # Two kinds of rows, the second with losses 1 - (1 - t)^3 at t where the first has t; it is
+    # three tenths of the calibration rows and seven tenths of the new ones.
+    runs, rng, alpha, grid = 600, np.random.default_rng(9), 0.2, np.linspace(0, 1, 101)
+    kinds = np.array([[0.0, 0.0], [0.0, 1.0]])
+    ratio = np.array([3 / 7, 7 / 3])
+
+    def loss(outputs: np.ndarray, y: np.ndarray, t: float) -> np.ndarray:
+        return outputs[:, 0] < t
+
+    found = {}
+    for name, weights in {"exact": lambda X: ratio[X[:, 1].astype(int)], "none": None}.items():
+        crc = WeightedRiskControl(risk=loss, alpha=alpha, weights=weights, grid=grid)
+        risks = []
+        for _ in range(runs):
+            kind = rng.random(n) < 0.3
+            u = np.where(kind, rng.beta(1, 3, size=n), rng.random(n))
+            crc.fit(np.stack([u, kind], axis=1), kind)
+            first, second = crc.parameters(kinds)
+            risks.append(0.3 * first + 0.7 * (1 - (1 - second) ** 3))
+        found[name] = (np.mean(risks), 4.3 * np.std(risks, ddof=1) / np.sqrt(runs))
+    mean, error = found["exact"]
+    # Not above alpha, and not below by more than the share of the heaviest row and the grid.
+    assert alpha - 2 * (7 / 3) / n - 3 / 100 - error <= mean <= alpha + error
+    mean, error = found["none"]
+    assert mean > alpha + error
 
 
 def test_false_discoveries_need_no_monotone_loss() -> None:

@@ -63,6 +63,7 @@ from trustml.conformal._temperature import TemperatureScaling, VectorScaling
 from trustml.conformal._topk import TopK
 from trustml.conformal._venn_abers import VennAbers
 from trustml.conformal._weighted import WeightedClassifier, WeightedRegressor
+from trustml.conformal._weighted_risk_control import WeightedRiskControl
 from trustml.conformal._weights import Weights
 from trustml.evidence import benjamini_hochberg, pvalues, quantile
 
@@ -132,6 +133,7 @@ __all__ = [
     "VennAbers",
     "WeightedClassifier",
     "WeightedRegressor",
+    "WeightedRiskControl",
     "Weights",
     "adaptive_thresholds",
     "benjamini_hochberg",

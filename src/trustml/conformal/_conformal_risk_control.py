@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from trustml.conformal._risk import LossFunction, Risk
-from trustml.conformal._risk_controller import RiskController
+from trustml.conformal._risk_controller import RiskController, only_table
 from trustml.conformal._risk_table import RiskTable
 from trustml.evidence import exact_alpha
 from trustml.warnings import CoverageWarning
@@ -87,10 +87,10 @@ class ConformalRiskControl(RiskController):
         self.bound = bound
 
     def _learn(self, tables: list[RiskTable]) -> None:
-        table = self._only(tables)
+        table = only_table(tables, type(self).__name__)
         if not 0 < self.alpha < table.bound:
             raise ValueError(f"alpha must be in (0, {table.bound:g}), got {self.alpha!r}")
-        losses = self._monotone(table)
+        losses = monotone(table, self.monotonize)
         n = len(losses)
         # Exactly, as ranks are: a sum of zeros and ones meets its limit or does not.
         limit = exact_alpha(self.alpha / table.bound) * (n + 1) - 1
@@ -103,21 +103,38 @@ class ConformalRiskControl(RiskController):
             f"bound on the expected loss {least:.3g} at the safest, alpha {self.alpha:g}",
         )
 
-    def _monotone(self, table: RiskTable) -> np.ndarray:
-        highest: np.ndarray = np.maximum.accumulate(table.losses, axis=1)
-        falls = (highest - table.losses > _TIE * table.bound).any(axis=1)
-        if not falls.any():
-            return highest
-        if not self.monotonize:
-            raise ValueError(
-                f"the losses of {int(falls.sum())} of {len(falls)} rows fall along the grid; give "
-                "the grid from the safest parameter, or monotonize=True, or use LearnThenTest"
-            )
-        warnings.warn(
-            f"the losses of {int(falls.sum())} of {len(falls)} rows fall along the grid; each is "
-            "replaced by its largest so far, which raises the mean loss by up to "
-            f"{(highest - table.losses).mean(axis=0).max():.3g}: the choice is cautious.",
-            CoverageWarning,
-            stacklevel=4,
-        )
+
+def monotone(table: RiskTable, monotonize: bool) -> np.ndarray:
+    """Return losses (n, m) that do not fall along the grid.
+
+    Returns
+    -------
+    ndarray of shape (n, m)
+
+    Raises
+    ------
+    ValueError
+        If losses fall, and are not to be raised.
+
+    Warns
+    -----
+    CoverageWarning
+        If losses fall, and are raised.
+    """
+    highest: np.ndarray = np.maximum.accumulate(table.losses, axis=1)
+    falls = (highest - table.losses > _TIE * table.bound).any(axis=1)
+    if not falls.any():
         return highest
+    if not monotonize:
+        raise ValueError(
+            f"the losses of {int(falls.sum())} of {len(falls)} rows fall along the grid; give "
+            "the grid from the safest parameter, or monotonize=True, or use LearnThenTest"
+        )
+    warnings.warn(
+        f"the losses of {int(falls.sum())} of {len(falls)} rows fall along the grid; each is "
+        "replaced by its largest so far, which raises the mean loss by up to "
+        f"{(highest - table.losses).mean(axis=0).max():.3g}: the choice is cautious.",
+        CoverageWarning,
+        stacklevel=4,
+    )
+    return highest

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from trustml.conformal._risk import LossFunction, Risk
-from trustml.conformal._risk_controller import RiskController
+from trustml.conformal._risk_controller import RiskController, only_table
 from trustml.conformal._risk_table import RiskTable
 from trustml.evidence import mean_upper_bound
 
@@ -88,7 +88,7 @@ class RiskControllingPredictionSets(RiskController):
         self.bound = bound
 
     def _learn(self, tables: list[RiskTable]) -> None:
-        table = self._only(tables)
+        table = only_table(tables, type(self).__name__)
         if not 0 < self.alpha < table.bound:
             raise ValueError(f"alpha must be in (0, {table.bound:g}), got {self.alpha!r}")
         self.risk_ = table.risks

@@ -62,7 +62,7 @@ class RiskController(BaseEstimator, ABC):
         risks = [as_risk(risk, self.bound) for risk in given]
         if not risks:
             raise ValueError("risk is an empty list; give at least one risk")
-        grid = _as_grid(risks[0].default_grid() if self.grid is None else self.grid)
+        grid = as_grid(risks[0].default_grid() if self.grid is None else self.grid)
         tables = [loss_table(risk, outputs, y, grid, sensitive_features) for risk in risks]
         self.model_, self.risks_, self.grid_ = model, risks, grid
         self._learn(tables)
@@ -98,7 +98,7 @@ class RiskController(BaseEstimator, ABC):
         for table in tables:
             check_losses(table, self.bound)
         m = tables[0].shape[1]
-        grid = _as_grid(np.arange(m) if self.grid is None else self.grid)
+        grid = as_grid(np.arange(m) if self.grid is None else self.grid)
         if any(table.shape[1] != len(grid) for table in tables):
             raise ValueError(
                 f"losses must have one column for each of the {len(grid)} parameters, got shapes "
@@ -163,28 +163,39 @@ class RiskController(BaseEstimator, ABC):
             stacklevel=4,
         )
 
-    def _only(self, tables: list[RiskTable]) -> RiskTable:
-        """Return the one table of plain losses.
 
-        Returns
-        -------
-        RiskTable
+def only_table(tables: list[RiskTable], what: str) -> RiskTable:
+    """Return the one table of plain losses; ``what`` names the caller.
 
-        Raises
-        ------
-        ValueError
-            If there are several risks, or one that is no mean over all rows.
-        """
-        if len(tables) != 1 or tables[0].groups is not None or np.isnan(tables[0].losses).any():
-            raise ValueError(
-                f"{type(self).__name__} controls one mean of losses of all rows; for several "
-                "risks, groups or abstention use LearnThenTest"
-            )
-        return tables[0]
+    Returns
+    -------
+    RiskTable
+
+    Raises
+    ------
+    ValueError
+        If there are several risks, or one that is no mean over all rows.
+    """
+    if len(tables) != 1 or tables[0].groups is not None or np.isnan(tables[0].losses).any():
+        raise ValueError(
+            f"{what} controls one mean of losses of all rows; for several risks, groups or "
+            "abstention use LearnThenTest"
+        )
+    return tables[0]
 
 
-def _as_grid(grid: Any) -> Any:
-    """Return the parameters: a vector of numbers, or a list of whatever they are."""
+def as_grid(grid: Any) -> Any:
+    """Return the parameters: a vector of numbers, or a list of whatever they are.
+
+    Returns
+    -------
+    ndarray of shape (m,), or list
+
+    Raises
+    ------
+    ValueError
+        If there are none, or one is NaN.
+    """
     members = grid.tolist() if hasattr(grid, "tolist") else list(grid)
     if not members:
         raise ValueError("grid is empty; give at least one parameter, from the safest")

@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from trustml.conformal._weights import Weights
+from trustml.conformal._weights import Weights, check_effective_size
 from trustml.evidence import pvalues, quantile
 from trustml.warnings import CoverageWarning
-
-_FEW = 30  # effective rows: below, the coverage of one calibration set strays by 0.05 and more
 
 
 class WeightedScores:
@@ -24,34 +22,11 @@ class WeightedScores:
         Without NaN; higher = stranger.
     weights : Weights
         Fitted on the same rows.
-
-    Raises
-    ------
-    ValueError
-        If all weights are zero.
-
-    Warns
-    -----
-    CoverageWarning
-        If the rows are worth few rows of equal weight.
     """
 
     def __init__(self, scores: np.ndarray, weights: Weights) -> None:
         self.scores, self.weights = scores, weights
-        size = weights.effective_sample_size_
-        if size == 0:
-            raise ValueError(
-                "every calibration row has weight 0: no calibration row is like the new rows; "
-                "calibrate where they are"
-            )
-        if size < min(_FEW, len(scores) / 2):
-            warnings.warn(
-                f"the {len(scores)} weighted calibration rows are worth {size:.1f} rows of equal "
-                "weight (effective_sample_size_); sets and intervals will be large and their "
-                "coverage uneven. Calibrate on rows that are more like the new ones.",
-                CoverageWarning,
-                stacklevel=4,
-            )
+        check_effective_size(weights, len(scores), stacklevel=4)
 
     def limits(self, X: Any, n: int, alphas: list[Fraction]) -> np.ndarray:
         """Return thresholds (n, k, a) of new rows; k is 1, or c where weights depend on the class.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from copy import copy
@@ -13,6 +14,9 @@ from sklearn.base import BaseEstimator
 from trustml.conformal._scored import length
 from trustml.core.validation import to_numpy
 from trustml.model import Model
+from trustml.warnings import CoverageWarning
+
+_FEW = 30  # effective rows: below, the coverage of one calibration set strays by 0.05 and more
 
 
 class Weights(BaseEstimator, ABC):
@@ -137,6 +141,35 @@ def check_weights(values: np.ndarray, n: int, name: str) -> np.ndarray:
             f"{int(np.flatnonzero(bad)[0])}"
         )
     return values
+
+
+def check_effective_size(weights: Weights, n: int, stacklevel: int) -> None:
+    """Refuse fitted weights of n calibration rows that are all zero, and say when few rows count.
+
+    Raises
+    ------
+    ValueError
+        If all weights are zero.
+
+    Warns
+    -----
+    CoverageWarning
+        If the rows are worth few rows of equal weight.
+    """
+    size = weights.effective_sample_size_
+    if size == 0:
+        raise ValueError(
+            "every calibration row has weight 0: no calibration row is like the new rows; "
+            "calibrate where they are"
+        )
+    if size < min(_FEW, n / 2):
+        warnings.warn(
+            f"the {n} weighted calibration rows are worth {size:.1f} rows of equal weight "
+            "(effective_sample_size_); answers will be large or cautious, and what one "
+            "calibration set gives uneven. Calibrate on rows that are more like the new ones.",
+            CoverageWarning,
+            stacklevel=stacklevel + 1,
+        )
 
 
 def effective_size(weights: np.ndarray) -> float:
