@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from trustml.conformal._score import Score
+from trustml.core.validation import to_numpy
 
 
 @dataclass(frozen=True)
@@ -68,23 +71,25 @@ def ranking_of(probabilities: Tensor, labels: Tensor) -> Ranking:
     Ranking
         Fields of shape (n, 1).
     """
-    n, n_classes = probabilities.shape
-    own = probabilities.gather(1, labels[:, None])
+    p = to_numpy(probabilities)
+    n, n_classes = p.shape
+    own = p[np.arange(n), to_numpy(labels)]
     # Few classes are as probable as the true one, as a rule: only these are touched again.
-    flat = (probabilities >= own).reshape(-1).nonzero()[:, 0]
-    row = flat // n_classes
-    found = probabilities.reshape(-1)[flat]
-    ties = found == own[row, 0]
+    flat = np.flatnonzero(p >= own[:, None])
+    starts = np.searchsorted(flat, np.arange(n) * n_classes)
+    counts = np.diff(starts, append=len(flat))
+    found = p.reshape(-1)[flat]
+    ties = np.add.reduceat(found == np.repeat(own, counts), starts, dtype=np.intp)
+    tied = ties * _on_grid(own)
+    above = np.add.reduceat(_on_grid(found), starts) - tied
 
-    def total(values: Tensor) -> Tensor:
-        return values.new_zeros(n).index_add_(0, row, values)[:, None]
+    def column(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(probabilities.device)[:, None]
 
-    mass = _on_grid(found)
-    above, tied = torch.where(ties, 0, mass), torch.where(ties, mass, 0)
-    return Ranking(total(above), total(tied), 1 + total((~ties).long()))
+    return Ranking(column(above), column(tied), column(1 + counts - ties))
 
 
-def _on_grid(probabilities: Tensor) -> Tensor:
+def _on_grid(probabilities: Any) -> Any:
     """Round to a multiple of 2^-51: sums below 4 of these are exact in float64."""
     return (probabilities + 2) - 2
 
