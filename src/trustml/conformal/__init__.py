@@ -24,7 +24,9 @@ from trustml.conformal._exchangeability import (
     exchangeability_martingale,
 )
 from trustml.conformal._fairness_violation import FairnessViolation
-from trustml.conformal._full_classifier import FullClassifier, FullDiagnosis
+from trustml.conformal._full_classifier import FullClassifier
+from trustml.conformal._full_diagnosis import FullDiagnosis
+from trustml.conformal._full_regressor import FullRegressor
 from trustml.conformal._group_conditional import (
     GroupConditionalClassifier,
     GroupConditionalRegressor,
@@ -94,6 +96,7 @@ __all__ = [
     "FalseNegativeRate",
     "FullClassifier",
     "FullDiagnosis",
+    "FullRegressor",
     "GroupConditionalClassifier",
     "GroupConditionalRegressor",
     "HeldOutDiagnosis",
