@@ -14,6 +14,7 @@ from sklearn.neural_network import MLPClassifier
 import trustml
 from trustml.conformal import (
     ConformalRiskControl,
+    ErrorRate,
     FairnessViolation,
     LearnThenTest,
     Miscoverage,
@@ -248,6 +249,49 @@ def test_abstention_is_judged_on_answered_rows_alone() -> None:
         round(ltt.risk_[ltt.index_] * answered.sum()), answered.sum(), side="upper"
     )
     assert upper.high < 0.2
+
+
+RATES = ["all", "false-positive", "false-negative", "false-discovery", "false-omission"]
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_error_rates_are_those_of_the_confusion_matrix(rate: str) -> None:
+    rng = np.random.default_rng(2)
+    y = rng.random(2000) < 0.4
+    scores = np.clip(0.5 * y + 0.5 * rng.random(2000), 0, 1)
+    ltt = LearnThenTest(risk=ErrorRate(rate), alpha=0.2).fit(scores, y)
+    for k in (20, 50, 80):
+        chosen = scores >= ltt.grid_[k]
+        counted = {"all": np.ones(2000, bool), "false-positive": ~y, "false-negative": y,
+                   "false-discovery": chosen, "false-omission": ~chosen}[rate]  # fmt: skip
+        wrong = (chosen != y)[counted].astype(float)
+        assert ltt.risk_[k] == (pytest.approx(wrong.mean()) if len(wrong) else math.nan)
+        if len(wrong):
+            assert ltt.p_values_[k] == mean_pvalue(wrong, 0.2, "clopper-pearson")
+    assert 0 < ltt.valid_.sum() < 101
+    assert (ltt.risk_[ltt.valid_] < 0.2).all()
+    np.testing.assert_array_equal(ltt.predict(scores), scores >= ltt.parameter_)
+    both = LearnThenTest(risk=ErrorRate(rate), alpha=0.2)
+    both.fit(np.stack([1 - scores, scores], axis=1), y)
+    np.testing.assert_array_equal(both.p_values_, ltt.p_values_)
+
+
+def test_precision_and_recall_at_once() -> None:
+    rng = np.random.default_rng(3)
+    y = rng.random(3000) < 0.4
+    scores = np.clip(0.5 * y + 0.6 * rng.random(3000), 0, 1)
+    risks = [ErrorRate("false-discovery"), ErrorRate("false-negative")]
+    ltt = LearnThenTest(risk=risks, alpha=[0.15, 0.2]).fit(scores, y)
+    assert ltt.certified_
+    chosen = ltt.predict(scores)
+    assert (~y[chosen]).mean() < 0.15
+    assert (~chosen[y]).mean() < 0.2
+    with pytest.raises(ValueError, match="zeros and ones"):
+        ltt.fit(scores, y + 1)
+    with pytest.raises(ValueError, match="two classes"):
+        ltt.fit(np.ones((3000, 3)), y)
+    with pytest.raises(ValueError, match="rate"):
+        ErrorRate("recall")
 
 
 @pytest.mark.parametrize("rate", ["selection", "true-positive", "false-positive"])

@@ -14,6 +14,7 @@ from scipy.stats import beta, binom
 
 from trustml.conformal import (
     ConformalRiskControl,
+    ErrorRate,
     FairnessViolation,
     LearnThenTest,
     RiskControllingPredictionSets,
@@ -115,6 +116,32 @@ def test_selective_error_where_confidence_tells_nothing() -> None:
         y = (rng.random(n) < 0.2002).astype(int)
         wrong += ltt.fit(np.stack([confidence, 1 - confidence], axis=1), y).certified_
     assert at_most(wrong, runs)
+
+
+@pytest.mark.parametrize(
+    ("rate", "share"), [("all", 0.2002), ("false-discovery", 0.7998), ("false-omission", 0.2002)]
+)
+def test_error_rates_of_scores_that_tell_nothing(rate: str, share: float) -> None:
+    # Whatever the threshold, 0.2002 of the selected are negative, or of the others positive;
+    # of all rows 0.2002 are wrong where nobody is selected.
+    runs, rng, n = 300, np.random.default_rng(10), 150
+    grid = [1.5] if rate == "all" else np.linspace(0.3, 0.7, 5)
+    ltt = LearnThenTest(risk=ErrorRate(rate), alpha=0.2, delta=DELTA, grid=grid)
+    wrong = sum(ltt.fit(rng.random(n), rng.random(n) < share).certified_ for _ in range(runs))
+    assert at_most(wrong, runs)
+    assert wrong > 0
+
+
+@pytest.mark.parametrize("rate", ["false-positive", "false-negative"])
+def test_error_rates_among_the_truly_alike(rate: str) -> None:
+    # Uniform scores: at t the positives fail with probability t, the negatives with 1 - t. The
+    # walk from the safest reaches a threshold whose rate is a hair above alpha.
+    runs, rng, n, worst = 300, np.random.default_rng(11), 200, 0.2002
+    grid = [0.0, 0.05, worst] if rate == "false-negative" else [1.0, 0.95, 1 - worst]
+    ltt = LearnThenTest(risk=ErrorRate(rate), alpha=0.2, delta=DELTA, grid=grid)
+    wrong = sum(ltt.fit(rng.random(n), rng.random(n) < 0.5).index_ == 2 for _ in range(runs))
+    assert at_most(wrong, runs)
+    assert wrong > 0
 
 
 def test_fairness_violation_of_two_groups() -> None:

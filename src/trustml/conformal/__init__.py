@@ -18,6 +18,7 @@ from trustml.conformal._decay import Decay
 from trustml.conformal._dtaci import DtAci
 from trustml.conformal._enbpi import EnbPi
 from trustml.conformal._entmax import Entmax
+from trustml.conformal._error_rate import ErrorRate
 from trustml.conformal._exchangeability import (
     ExchangeabilityTest,
     MartingalePath,
@@ -90,6 +91,7 @@ __all__ = [
     "Ellipsoid",
     "EnbPi",
     "Entmax",
+    "ErrorRate",
     "ExchangeabilityTest",
     "FairnessViolation",
     "FalseDiscoveryRate",

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from trustml.conformal._error_rate import positive, selected
 from trustml.conformal._risk import Risk
-from trustml.conformal._set_risks import at_least
 from trustml.core.validation import check_choice
 
 _COUNTED = {"selection": (0, 1), "true-positive": (1,), "false-positive": (0,)}
@@ -54,36 +54,10 @@ class FairnessViolation(Risk):
         return f"FairnessViolation({self.rate!r})"
 
     def losses(self, outputs: np.ndarray, y: np.ndarray, parameter: Any) -> np.ndarray:
-        """Return 1 for a selected row, 0 for another, NaN for one that the rate leaves out.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-
-        Raises
-        ------
-        ValueError
-            If y is not zeros and ones, one a row.
-        """
-        if y.shape != outputs.shape[:1] or not np.isin(y, (0, 1)).all():
-            raise ValueError(f"y must be zeros and ones, one a row, got shape {y.shape}")
-        selected = self.decide(outputs, parameter)
-        return np.where(np.isin(y, _COUNTED[self.rate]), selected, np.nan)
+        """Return 1 for a selected row, 0 for another, NaN for one that the rate leaves out."""
+        counted = np.isin(positive(outputs, y), _COUNTED[self.rate])
+        return np.where(counted, selected(outputs, parameter), np.nan)
 
     def decide(self, outputs: np.ndarray, parameter: Any) -> np.ndarray:
-        """Return who is selected.
-
-        Returns
-        -------
-        bool ndarray of shape (n,)
-
-        Raises
-        ------
-        ValueError
-            If the outputs are not scores of two classes.
-        """
-        if outputs.ndim == 2 and outputs.shape[1] == 2:
-            outputs = outputs[:, 1]
-        if outputs.ndim != 1:
-            raise ValueError(f"scores (n,) or (n, 2) of two classes expected, got {outputs.shape}")
-        return at_least(outputs, parameter)
+        """Return who is selected, bool (n,)."""
+        return selected(outputs, parameter)

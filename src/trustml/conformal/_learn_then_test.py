@@ -30,7 +30,7 @@ class LearnThenTest(RiskController):
     model : Model, what `trustml.wrap` takes, or None
         None: the rows of X are the scores themselves.
     risk : {"miscoverage", "false-negative-rate", "false-discovery-rate", "selective-error", \
-"fairness-violation"}, Risk, callable, or list of these
+"fairness-violation", "error-rate"}, Risk, callable, or list of these
         A callable is (outputs, y, parameter) -> losses (n,) in [0, bound]. Of a list all are
         controlled at once: a parameter's p-value is the largest of theirs.
     alpha : float in (0, bound), or list with one for each risk
