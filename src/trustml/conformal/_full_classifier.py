@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -12,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from trustml.conformal._calibration import read_alphas
+from trustml.conformal._full_diagnosis import FullDiagnosis, few_rows
 from trustml.conformal._leaving_out import leaving_out, new_rows
 from trustml.conformal._plus_interval import chunks, warn_if_too_few
 from trustml.conformal._proximal import Kernel, pulls
@@ -19,7 +19,7 @@ from trustml.conformal._refitting import Enlarged
 from trustml.conformal._symmetry import warn_if_asymmetric
 from trustml.core.batches import Data
 from trustml.core.progress import track
-from trustml.core.validation import check_choice, check_positive_int, restore, take_rows, to_numpy
+from trustml.core.validation import check_choice, restore, take_rows, to_numpy
 from trustml.model import Model, as_model
 
 _TIE = 1e-9  # scores this near are equal: rounding must not tell a row from its twin
@@ -190,10 +190,7 @@ class FullClassifier(BaseEstimator):
         FullDiagnosis
         """
         check_is_fitted(self, "classes_")
-        m = len(new_rows(self.model_, X))
-        rows = np.unique(
-            np.linspace(0, m - 1, check_positive_int(n_points, "n_points")).astype(int)
-        )
+        rows = few_rows(len(new_rows(self.model_, X)), n_points)
         p = to_numpy(self.p_values(X))[rows]
         exact = np.stack([self._refitted(X, int(row)) for row in rows]) / (self.n_train_ + 1)
         return FullDiagnosis(rows=rows, p_values=p, refitted=exact)
@@ -216,7 +213,8 @@ class FullClassifier(BaseEstimator):
         model, kernel, c = self.model_, self._kernel, len(self.classes_)
         outputs = model.observe(rows).outputs.double()
         spread, across = kernel.with_rows(rows)
-        pull = pulls(model.objective.loss, outputs, spread, c)
+        every = torch.arange(c, device=outputs.device)
+        pull = pulls(model.objective.loss, outputs, spread, every.expand(len(outputs), c))
         # Where the row drags the training rows' outputs: (n, b, c, o).
         moved = torch.einsum("nobq,blq->nblo", across, -pull.gradient)
         if self.score == "deleted":
@@ -227,7 +225,7 @@ class FullClassifier(BaseEstimator):
             theirs, own = kernel.outputs[:, None, None] + moved, pull.outputs
         labels = model.train.targets.to(theirs.device)  # type: ignore[union-attr]
         their_scores = self._scores(theirs, labels[:, None, None])
-        own_scores = self._scores(own, torch.arange(c, device=own.device)[None, :])
+        own_scores = self._scores(own, every[None, :])
         ranks: np.ndarray = to_numpy(1 + (their_scores >= own_scores - _TIE).sum(0))
         return ranks
 
@@ -253,37 +251,6 @@ class FullClassifier(BaseEstimator):
                 ])  # fmt: skip
             ranks[k] = 1 + (scores[:n] >= scores[n] - _TIE).sum()
         return ranks
-
-
-@dataclass(frozen=True, eq=False)
-class FullDiagnosis:
-    """How far p-values without refits are from those of real training.
-
-    Attributes
-    ----------
-    rows : ndarray of shape (k,)
-        The rows that were looked at.
-    p_values, refitted : ndarray of shape (k, c)
-        Without refits, and with them.
-    """
-
-    rows: np.ndarray
-    p_values: np.ndarray
-    refitted: np.ndarray
-
-    @property
-    def mean_gap(self) -> float:
-        """Mean absolute difference of the p-values."""
-        return float(np.abs(self.p_values - self.refitted).mean())
-
-    @property
-    def max_gap(self) -> float:
-        """Largest absolute difference of the p-values."""
-        return float(np.abs(self.p_values - self.refitted).max())
-
-    def agreement(self, alpha: float = 0.1) -> float:
-        """Return the share of (row, label) pairs whose membership at alpha is the same."""
-        return float(((self.p_values > alpha) == (self.refitted > alpha)).mean())
 
 
 def _at(y: Any, i: int) -> Any:

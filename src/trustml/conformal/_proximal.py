@@ -28,7 +28,7 @@ _LEAST_REST = 1e-9  # 1 - leverage below this: the row alone holds a direction i
 
 @dataclass(frozen=True)
 class Pull:
-    """Where a new row with each label pulls the model.
+    """Where a new row with each label, or value, pulls the model.
 
     Attributes
     ----------
@@ -42,8 +42,8 @@ class Pull:
     gradient: Tensor
 
 
-def pulls(loss: OutputLoss, outputs: Tensor, spread: Tensor, n_labels: int) -> Pull:
-    """Solve the c equations of every row and label by Newton's method.
+def pulls(loss: OutputLoss, outputs: Tensor, spread: Tensor, targets: Tensor) -> Pull:
+    """Solve the equations of every row and label, or value, by Newton's method.
 
     Parameters
     ----------
@@ -53,17 +53,17 @@ def pulls(loss: OutputLoss, outputs: Tensor, spread: Tensor, n_labels: int) -> P
         f, in float64.
     spread : Tensor of shape (b, o, o)
         B, symmetric and positive semi-definite.
-    n_labels : int
-        Labels 0..c-1 are tried.
+    targets : Tensor of shape (b, c)
+        Labels or values that are tried for each row.
 
     Returns
     -------
     Pull
     """
-    b, shape = len(outputs), outputs.shape[1:]
-    f = outputs.reshape(b, -1).repeat_interleave(n_labels, 0)
-    labels = torch.arange(n_labels, device=f.device).repeat(b)
-    B = spread.repeat_interleave(n_labels, 0)
+    shape, (b, c) = outputs.shape[1:], targets.shape
+    f = outputs.reshape(b, -1).repeat_interleave(c, 0)
+    labels = targets.reshape(-1)
+    B = spread.repeat_interleave(c, 0)
     eye = torch.eye(f.shape[1], dtype=f.dtype, device=f.device)
 
     def times(a: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def pulls(loss: OutputLoss, outputs: Tensor, spread: Tensor, n_labels: int) -> P
                 break
             length = torch.where(worse[:, None], length / 2, length)
         a = a + length * step
-    several = (b, n_labels, f.shape[1])
+    several = (b, c, f.shape[1])
     return Pull(at(a).reshape(several), a.reshape(several))
 
 
