@@ -7,7 +7,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import trustml
-from trustml.conformal import ConformalSelection, Normalized
+from trustml.conformal import ConformalSelection, CovariateShift, Decay, Normalized
 from trustml.evidence import benjamini_hochberg
 from trustml.warnings import CoverageWarning
 
@@ -88,6 +88,50 @@ def test_the_order_of_calibration_rows_does_not_count(diabetes: object) -> None:
     np.testing.assert_array_equal(first.p_values(d.X), second.p_values(d.X))
 
 
+def picked_by_definition(
+    cal: np.ndarray, w: np.ndarray, new: np.ndarray, own: np.ndarray, q: float, xi: np.ndarray
+) -> list[bool]:
+    m, sizes, first = len(new), [], []
+    for j in range(m):
+        above = [(w * (cal > s)).sum() + own[j] * (new[j] > s) for s in new]
+        auxiliary = np.array(above) / (w.sum() + own[j])
+        auxiliary[j] = 0
+        sizes.append(int(benjamini_hochberg(auxiliary, q).sum()))
+        p = ((w * (cal >= new[j])).sum() + own[j]) / (w.sum() + own[j])
+        first.append(p <= q * sizes[-1] / m)
+    levels = xi * np.array(sizes)
+    fits = [r for r in range(1, m + 1) if (np.array(first) & (levels <= r)).sum() >= r]
+    return (np.array(first) & (levels <= max(fits, default=0))).tolist()
+
+
+def test_weighted_selection_equals_its_definition() -> None:
+    rng, found = np.random.default_rng(0), 0
+    for run in range(60):
+        coarse = 0 if run % 2 else 2
+        x, z = rng.normal(size=72).round(coarse), rng.random(72) + 0.1
+        y = x + rng.normal(size=72)
+        X = np.stack([x, z], 1)
+        model = trustml.wrap(lambda X: X[:, 0], task="regression")
+        selection = ConformalSelection(model, above=0.0, weights=lambda X: X[:, 1])
+        selection.fit(X[:60], y[:60])
+        cal = np.where(y[:60] > 0, -np.inf, x[:60])
+        expected = picked_by_definition(cal, z[:60], x[60:], z[60:], 0.4, np.ones(12))
+        assert selection.select(X[60:], q=0.4).tolist() == expected
+        found += sum(expected)
+    assert found > 60
+
+
+def test_equal_weights_give_the_p_values_without_any(diabetes: object) -> None:
+    d = diabetes
+    plain = ConformalSelection(d.model, above=150.0).fit(d.X_cal, d.y_cal)
+    equal = ConformalSelection(d.model, above=150.0, weights=lambda X: np.full(len(X), 3.0))
+    np.testing.assert_allclose(equal.fit(d.X_cal, d.y_cal).p_values(d.X), plain.p_values(d.X))
+    assert (equal.select(d.X, q=0.3) == plain.select(d.X, q=0.3)).mean() > 0.95
+    estimated = ConformalSelection(d.model, above=150.0, weights=CovariateShift(d.X))
+    found = estimated.fit(d.X_cal, d.y_cal).p_values(d.X)
+    assert np.corrcoef(found, plain.p_values(d.X))[0, 1] > 0.95
+
+
 def test_too_few_calibration_rows_pick_nothing_and_say_so(diabetes: object) -> None:
     d = diabetes
     selection = ConformalSelection(d.model, above=0.0).fit(d.X_cal[:8], d.y_cal[:8])
@@ -119,3 +163,5 @@ def test_bad_input(digits: object, diabetes: object) -> None:
         ConformalSelection(d.model, above=1.0).fit(d.X_cal, d.y_cal[1:])
     with pytest.raises(ValueError, match="thresholds"):
         ConformalSelection(d.model, above=[1.0, 2.0]).fit(d.X_cal, d.y_cal)
+    with pytest.raises(ValueError, match=r"density ratio of the inputs, .* got Decay"):
+        ConformalSelection(d.model, above=1.0, weights=Decay()).fit(d.X_cal, d.y_cal)

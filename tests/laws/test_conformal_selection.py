@@ -60,6 +60,28 @@ def test_selection_holds_its_rate_with_any_model(ties: str, coarse: bool) -> Non
         assert np.mean(found) > 0.5
 
 
+@pytest.mark.parametrize("ties", ["conservative", "random"])
+def test_weighted_selection_holds_its_rate_where_the_plain_one_breaks(ties: str) -> None:
+    # The model sees x alone; rows of kind z = 1 are wanted seldom, and come five times as often.
+    rng, q, weighted, plain, found = np.random.default_rng(7), 0.2, [], [], []
+    model = trustml.wrap(lambda X: X[:, 0], task="regression")
+    ratio = lambda X: np.where(X[:, 1] == 1, 0.5 / 0.1, 0.5 / 0.9)  # noqa: E731
+    for run in range(RUNS):
+        x = rng.normal(size=350)
+        z = rng.random(350) < np.where(np.arange(350) < 300, 0.1, 0.5)
+        wanted = rng.random(350) < np.where(z, 0.3, 1 / (1 + np.exp(-4 * x - 1)))
+        X, y = np.stack([x, z], 1), np.where(wanted, 1.0, -1.0)
+        for weights, shares in ((ratio, weighted), (None, plain)):
+            selection = ConformalSelection(model, 0.0, ties=ties, weights=weights, random_state=run)
+            picked = selection.fit(X[:300], y[:300]).select(X[300:], q)
+            shares.append(share(picked, ~wanted[300:]))
+            if weights is not None:
+                found.append(picked.sum())
+    assert below(weighted, q)
+    assert not below(plain, q)
+    assert np.mean(found) > 0.3
+
+
 def test_selection_p_values_are_small_for_the_unwanted_as_seldom_as_they_say() -> None:
     rng, model, levels = np.random.default_rng(1), trustml.precomputed("values"), [0.05, 0.2, 0.5]
     hits = []

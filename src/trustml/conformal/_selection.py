@@ -11,11 +11,14 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from trustml.conformal._covariate_shift import CovariateShift
 from trustml.conformal._regression import as_regressor, measured
 from trustml.conformal._residual_score import ResidualScore, as_residual_score
 from trustml.conformal._scaling import class_logits
 from trustml.conformal._scored import fingerprints, rows_of
 from trustml.conformal._split_regressor import ResidualBand
+from trustml.conformal._weighted_selection import weighted_picks
+from trustml.conformal._weights import Weights, as_weights, check_effective_size
 from trustml.core.random import RandomState, numpy_generator, row_uniforms
 from trustml.core.validation import check_choice, check_finite, restore, to_numpy
 from trustml.evidence import benjamini_hochberg, exact_alpha, pvalues
@@ -44,6 +47,10 @@ class ConformalSelection(BaseEstimator):
         `SplitRegressor`.
     ties : {"conservative", "random"}
         Equally promising rows all count against each other, or are ranked at random.
+    weights : None, CovariateShift or callable X -> (n,)
+        For new rows whose inputs are drawn otherwise: the ratio of their density to that of the
+        calibration rows, up to a factor; the rate is exact with exact ratios. `select` then takes
+        time quadratic in the number of new rows.
     random_state : int, Generator or None
         Of random ties. A row's number is a hash of seed and row: the same alone or in a batch.
 
@@ -54,12 +61,16 @@ class ConformalSelection(BaseEstimator):
     calibration_ : ndarray of shape (n,)
         How promising each calibration row is; -inf for those of wanted outcome (the clipped
         score of the paper).
+    weights_ : Weights or None
+        Fitted on the calibration rows.
     n_calibration_ : int
         Number of calibration rows.
 
     References
     ----------
     Jin and Candès (2023), Selection by prediction with conformal p-values, arXiv:2210.01408.
+    Jin and Candès (2023), Model-free selective inference under covariate shift via weighted
+    conformal p-values, arXiv:2307.09291, for ``weights``.
 
     Examples
     --------
@@ -83,6 +94,7 @@ class ConformalSelection(BaseEstimator):
         labels: Any = None,
         score: str | ResidualScore = "absolute",
         ties: str = "conservative",
+        weights: Any = None,
         random_state: RandomState = None,
     ) -> None:
         self.model = model
@@ -91,6 +103,7 @@ class ConformalSelection(BaseEstimator):
         self.labels = labels
         self.score = score
         self.ties = ties
+        self.weights = weights
         self.random_state = random_state
 
     def fit(self, X_cal: Any, y_cal: Any) -> Self:
@@ -111,18 +124,28 @@ class ConformalSelection(BaseEstimator):
         Raises
         ------
         ValueError
-            If not exactly one of ``above``, ``below`` and ``labels`` is given, or lengths differ.
+            If not exactly one of ``above``, ``below`` and ``labels`` is given, lengths differ, or
+            the weights are no density ratio.
         """
         check_choice(self.ties, "ties", ("conservative", "random"))
         given = [n for n in ("above", "below", "labels") if getattr(self, n) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of above, below and labels, got {given or 'none'}")
         prepare = self._of_labels if self.labels is not None else self._of_values
+        if isinstance(self.weights, Weights) and not isinstance(self.weights, CovariateShift):
+            raise ValueError(
+                f"weights must be a density ratio of the inputs, a CovariateShift or a callable, "
+                f"got {type(self.weights).__name__}"
+            )
         margin, promising, wanted = prepare(X_cal, y_cal)
         if len(wanted) != len(promising):
             raise ValueError(
                 f"X_cal has {len(promising)} rows, y_cal has {len(wanted)}; give one outcome each"
             )
+        self.weights_ = None
+        if self.weights is not None:
+            self.weights_ = as_weights(self.weights).fit(margin.model, X_cal, wanted)
+            check_effective_size(self.weights_, len(wanted), stacklevel=2)
         self._seed = int(numpy_generator(self.random_state).integers(2**62))
         self.model_, self._margin = margin.model, margin
         self.calibration_ = np.where(wanted, -np.inf, promising)
@@ -143,9 +166,7 @@ class ConformalSelection(BaseEstimator):
             In (0, 1]; P(p <= t and the outcome is not wanted) <= t.
         """
         check_is_fitted(self, "calibration_")
-        random = self.ties == "random"
-        uniforms = row_uniforms(fingerprints(rows_of(X)), self._seed) if random else None
-        return restore(pvalues(self.calibration_, self._margin(X), uniforms=uniforms), X)
+        return restore(self._evidence(X)[1], X)
 
     def select(self, X: Any, q: float = 0.1) -> Any:
         """Return which rows are picked; which, depends on all the rows that are given.
@@ -167,7 +188,12 @@ class ConformalSelection(BaseEstimator):
         CoverageWarning
             If there are so few calibration rows that nothing can be picked.
         """
-        p, needed = self.p_values(X), -(-1 // exact_alpha(q))
+        check_is_fitted(self, "calibration_")
+        (promising, p, own), needed = self._evidence(X), -(-1 // exact_alpha(q))
+        if self.weights_ is not None:
+            shares = np.ones(len(p)) if self.ties == "conservative" else self._uniforms(X, 1)
+            known, weights = self.calibration_, self.weights_.calibration_
+            return restore(weighted_picks(known, weights, promising, own, p, q, shares), X)
         if needed > self.n_calibration_ + 1:
             warnings.warn(
                 f"{self.n_calibration_} calibration rows cannot support q = {q:g}: nothing is "
@@ -175,7 +201,21 @@ class ConformalSelection(BaseEstimator):
                 CoverageWarning,
                 stacklevel=2,
             )
-        return benjamini_hochberg(p, q)
+        return restore(benjamini_hochberg(p, q), X)
+
+    def _evidence(self, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """How promising new rows are, their p-values and weights, (m,) each."""
+        promising, given = self._margin(X), {}
+        own = np.ones(len(promising))
+        if self.weights_ is not None:
+            own = np.broadcast_to(self.weights_.own(X)[:, 0], promising.shape)
+            given = {"weights": self.weights_.calibration_, "test_weights": own}
+        uniforms = self._uniforms(X, 0) if self.ties == "random" else None
+        p: np.ndarray = pvalues(self.calibration_, promising, None, **given, uniforms=uniforms)
+        return promising, p, own
+
+    def _uniforms(self, X: Any, which: int) -> np.ndarray:
+        return row_uniforms(fingerprints(rows_of(X)), self._seed + which)
 
     def _of_values(self, X_cal: Any, y_cal: Any) -> tuple[_Distance, np.ndarray, np.ndarray]:
         model = as_regressor(self.model, "ConformalSelection(above=, below=)")
