@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from trustml.core.features import Capture, find_head, layer_names
+from trustml.core.features import Capture, find_head, layer_shapes
 
 
 class Twice(nn.Module):
@@ -64,11 +64,12 @@ def test_find_head_of_a_module_with_two_inputs():
 
 
 def test_layers_in_order_of_execution():
-    assert layer_names(Twice(), torch.ones(2, 3)) == ["head", "body"]
+    # A layer that is called twice counts where it ends.
+    assert list(layer_shapes(Twice(), torch.ones(2, 3))) == ["body", "head", ""]
     module = mlp()
     module.add_module("idle", nn.Identity())
     module.forward = lambda x: module[2](module[1](module[0](x)))
-    assert layer_names(module, torch.ones(2, 3)) == ["0", "1", "2"]
+    assert list(layer_shapes(module, torch.ones(2, 3))) == ["0", "1", "2", ""]
 
 
 def test_capture_keeps_graphs_and_unhooks():

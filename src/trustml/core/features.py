@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from trustml.core.batches import Inputs, forward
+from trustml.core.batches import Inputs, batch_length, forward
 from trustml.core.modes import evaluating
 
 
@@ -133,8 +133,8 @@ def find_head(module: nn.Module, inputs: Inputs) -> str | None:
 
 
 @torch.no_grad()
-def layer_names(module: nn.Module, inputs: Inputs) -> list[str]:
-    """Return the names of the layers without children that run, in order of their first call.
+def layer_shapes(module: nn.Module, inputs: Inputs) -> dict[str, tuple[int, ...] | None]:
+    """Return the layers that run, in the order in which they finish, and what they put out.
 
     Parameters
     ----------
@@ -145,27 +145,31 @@ def layer_names(module: nn.Module, inputs: Inputs) -> list[str]:
 
     Returns
     -------
-    list of str
+    dict of str to tuple of int or None
+        Shape of one row of the output at the layer's last call, for layers with children too
+        ("" is the module itself); None where the output is no tensor with a row for each input.
 
     Examples
     --------
-    >>> layer_names(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), torch.zeros(5, 3))
-    ['0', '1']
+    >>> layer_shapes(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), torch.zeros(5, 3))
+    {'0': (2,), '1': (2,), '': (2,)}
     """
-    seen: dict[str, None] = {}
+    seen: dict[str, tuple[int, ...] | None] = {}
+    n = batch_length(inputs)
 
     def hook(name: str) -> Any:
-        def record(*_: Any) -> None:
-            seen.setdefault(name)
+        def record(_: nn.Module, __: tuple[Any, ...], out: Any) -> None:
+            by_rows = isinstance(out, Tensor) and out.ndim > 0 and len(out) == n
+            seen.pop(name, None)
+            seen[name] = tuple(out.shape[1:]) if by_rows else None
 
         return record
 
-    leaves = [(name, m) for name, m in module.named_modules() if not any(m.children())]
-    handles = [m.register_forward_hook(hook(name)) for name, m in leaves]
+    handles = [m.register_forward_hook(hook(name)) for name, m in module.named_modules()]
     try:
         with evaluating(module):
             forward(module, inputs)
     finally:
         for handle in handles:
             handle.remove()
-    return list(seen)
+    return seen

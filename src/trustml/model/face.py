@@ -17,8 +17,8 @@ from trustml.core.modes import refuse_inference_mode
 from trustml.core.parameters import ParameterSpace
 from trustml.core.validation import check_same_length, restore
 from trustml.model.converted import Converted, Task
+from trustml.model.inside import Inside
 from trustml.model.labels import Labels
-from trustml.model.observation import Observation
 from trustml.model.outputs import as_logits, as_probabilities, as_values
 from trustml.model.passes import Passes
 from trustml.model.refusals import no_gradients, no_train, odd_objective, wrong_task
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trustml.ihvp import Objective
 
 
-class Model:
+class Model(Inside):
     """A trained model with its task, labels and training data; made by ``wrap``.
 
     Rows ``X`` are an array, list, frame, tensor, dict or tuple of tensors, Dataset or unshuffled
@@ -197,10 +197,6 @@ class Model:
             wrong_task(self.task, "values", ("regression",))
         return as_values(outputs, self._converted.inverse_link)
 
-    def observe(self, X: Any) -> Observation:
-        """Return everything that one forward pass shows, batch by batch, without gradients."""
-        return self._passes.observe(X)
-
     def predict(self, X: Any) -> Any:
         """Return labels or values.
 
@@ -245,42 +241,6 @@ class Model:
         """
         self._require_scores("logits")
         return restore(self._scores(self.observe(X).logits, "logits"), X)
-
-    def features(self, X: Any) -> Any:
-        """Return the input of the last linear layer; of a linear model, its transformed input.
-
-        Returns
-        -------
-        ndarray or Tensor of shape (n, h)
-
-        Raises
-        ------
-        ValueError
-            If the output does not come from a linear layer; the text lists the layers.
-        """
-        if self._passes.kind != "features":
-            self.require_gradients("features")
-        found = self.observe(X).features
-        if found is None:
-            layers = ", ".join(self._passes.looked("features").layers)
-            raise ValueError(
-                f"{self!r} has no features: its output does not come from a linear layer; the "
-                f"layers that run are {layers}"
-            )
-        return restore(found, X)
-
-    @property
-    def head_name(self) -> str | None:
-        """Name of the last linear layer in ``module``; None if there is none."""
-        return self._passes.head_name
-
-    @property
-    def head(self) -> tuple[Tensor, Tensor] | None:
-        """Weight (c, h) and bias (c,) of the last linear layer; None if there is none.
-
-        A missing bias is zeros; a one-output model has (1, h), as its module.
-        """
-        return self._passes.head()
 
     def loss(self, X: Any, y: Any) -> Any:
         """Return each example's training loss, without the regulariser.

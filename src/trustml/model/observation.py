@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from trustml.core.batches import Inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,12 +25,18 @@ class Observation:
         Classification and multilabel only.
     features : Tensor of shape (n, h) or None
         Input of the last linear layer; None where there is none.
+    layers : dict of str to Tensor of shape (n, ...)
+        What was asked for of inner layers.
+    inputs : Tensor, dict or tuple of Tensor, or None
+        What the module took; of one batch only.
     """
 
     outputs: Tensor
     logits: Tensor | None
     probabilities: Tensor | None
     features: Tensor | None
+    layers: Mapping[str, Tensor] = field(default_factory=dict)
+    inputs: Inputs | None = None
 
     def __len__(self) -> int:
         return len(self.outputs)
@@ -37,6 +45,7 @@ class Observation:
         parts = ("outputs", "logits", "probabilities", "features")
         found = {part: getattr(self, part) for part in parts}
         shapes = [f"{part} {tuple(t.shape)}" for part, t in found.items() if t is not None]
+        shapes += [f"{name} {tuple(t.shape)}" for name, t in self.layers.items()]
         return f"Observation({', '.join(shapes)})"
 
     @classmethod
@@ -52,4 +61,5 @@ class Observation:
             joined("logits"),
             joined("probabilities"),
             joined("features"),
+            {key: torch.cat([part.layers[key] for part in parts]) for key in parts[0].layers},
         )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trustml.core.batches import Batch, Inputs, forward, is_out_of_memory, map_batches
+from trustml.core.batches import Batch, Data, Inputs, forward, is_out_of_memory, map_batches
 from trustml.core.features import Capture
 from trustml.core.modes import evaluating
 from trustml.core.validation import as_tensor, take_rows
@@ -22,6 +25,9 @@ from trustml.model.outputs import (
     looks_like_probabilities,
 )
 from trustml.model.trace import Trace, check_raw, trace
+
+# What to read of inner layers: a key, and the layer's name with a function of its output.
+Layers = Mapping[str, tuple[str, Callable[[Tensor], Tensor]]]
 
 
 class Passes:
@@ -197,27 +203,38 @@ class Passes:
         self.n_outputs = 1 if outputs.ndim == 1 else outputs.shape[-1]
         return outputs
 
-    def observe(self, X: Any) -> Observation:
-        """Return everything that one forward pass over X shows."""
+    def observe(self, X: Any, layers: Layers) -> Iterator[Observation]:
+        """Yield everything that one forward pass over X shows, batch by batch."""
         if self.module is None:
-            return self._seen(self.called(X), None)
+            if layers:
+                raise TypeError(f"{type(self._converted.source).__name__} has no layers to look at")
+            yield self._seen(self.called(X), None)
+            return
+        data = self.look(X)
+        yield from map_batches(partial(self._batch, layers), data, self.batch_size)
+
+    def look(self, X: Any) -> Data:
+        """Return rows as the module takes them, after a look at the first."""
         data = self.intake.data(X)
         if self.trace is None:
             self.learn(data.rows(0, min(8, len(data))).inputs)
-        return Observation.join(list(map_batches(self._batch, data, self.batch_size)))
+        return data
 
     @torch.no_grad()
-    def _batch(self, batch: Batch) -> Observation:
+    def _batch(self, layers: Layers, batch: Batch) -> Observation:
         head = self.head_name
         module: nn.Module = self.module  # type: ignore[assignment]
-        with Capture(module, inputs_of=[] if head is None else [head]) as seen:
+        inner = {name for name, _ in layers.values()}
+        with Capture(module, [] if head is None else [head], sorted(inner)) as seen:
             outputs = self.outputs(batch.inputs)
         if bool(outputs.isnan().any()):
             raise ValueError(
                 f"the module gave NaN outputs (first in rows {batch.indices[0]} to "
                 f"{batch.indices[-1]} of X); its parameters or activations have overflowed"
             )
-        return self._seen(outputs, None if head is None else seen.inputs[head].detach())
+        found = self._seen(outputs, None if head is None else seen.inputs[head].detach())
+        read = {key: of(_rows(seen.outputs, name, batch)) for key, (name, of) in layers.items()}
+        return replace(found, layers=read, inputs=batch.inputs)
 
     def _seen(self, outputs: Tensor, features: Tensor | None) -> Observation:
         if self.kind == "features":
@@ -231,3 +248,12 @@ class Passes:
             as_probabilities(outputs, self.task, kind),
             features,
         )
+
+
+def _rows(outputs: dict[str, Any], name: str, batch: Batch) -> Tensor:
+    """Return a layer's output, one row for each of the batch."""
+    found = outputs.get(name)
+    if not isinstance(found, Tensor) or found.ndim == 0 or len(found) != len(batch):
+        what = "did not run" if found is None else "gives no tensor with one row for each input"
+        raise ValueError(f"layer {name!r} {what}; choose another, see Model.layers")
+    return found

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trustml.core.batches import Inputs, apply, forward
-from trustml.core.features import find_head, layer_names
+from trustml.core.features import find_head, layer_shapes
 from trustml.core.modes import evaluating
 from trustml.model.converted import Task
 
@@ -25,15 +25,16 @@ class Trace:
         Size of the last axis of the outputs; 1 for outputs of shape (n,).
     head_name : str or None
         The last linear layer.
-    layers : tuple of str
-        Leaf layers in the order in which they run.
+    layers : dict of str to tuple of int or None
+        Layers in the order in which they finish, and the shape of one row of their output; None
+        where the output is no tensor with a row for each input.
     normalised : str or None
         Why the outputs are probabilities already, None if they are not.
     """
 
     n_outputs: int
     head_name: str | None
-    layers: tuple[str, ...]
+    layers: dict[str, tuple[int, ...] | None]
     normalised: str | None = None
 
 
@@ -66,12 +67,12 @@ def trace(module: nn.Module, inputs: Inputs) -> Trace:
             f"the module gave outputs of shape {tuple(outputs.shape)} for {rows} rows; "
             "its first output axis must be the rows"
         )
-    layers = tuple(layer_names(module, few))
+    layers = layer_shapes(module, few)
     return Trace(
         n_outputs=1 if outputs.ndim == 1 else outputs.shape[-1],
         head_name=find_head(module, few),
         layers=layers,
-        normalised=_normalised(module, layers, outputs),
+        normalised=_normalised(module, list(layers), outputs),
     )
 
 
@@ -95,8 +96,9 @@ def _first(inputs: Tensor | tuple[Tensor, ...]) -> Tensor:
     return inputs[0] if isinstance(inputs, tuple) else inputs
 
 
-def _normalised(module: nn.Module, layers: tuple[str, ...], outputs: Tensor) -> str | None:
-    last = module.get_submodule(layers[-1]) if layers else None
+def _normalised(module: nn.Module, layers: list[str], outputs: Tensor) -> str | None:
+    leaves = [name for name in layers if not any(module.get_submodule(name).children())]
+    last = module.get_submodule(leaves[-1]) if leaves else None
     if isinstance(last, (nn.Softmax, nn.Sigmoid)):
         same_size = outputs.ndim <= 2
         return f"it ends in {type(last).__name__}" if same_size else None
