@@ -59,7 +59,7 @@ class Pid(OnlineRule):
     >>> from trustml.conformal import adaptive_thresholds
     >>> rule = Pid(rate=0.1, gain=0)
     >>> adaptive_thresholds([9.0, 0.0, 0.0], 0.2, rule, cal_scores=range(9)).threshold.round(2)
-    array([7.  , 7.64, 7.48])
+    array([7.  , 7.72, 7.54])
     """
 
     name = "pid"

@@ -16,12 +16,14 @@ from trustml.core.random import RandomState, torch_generator
 from trustml.core.validation import check_choice, check_positive_int
 from trustml.ihvp.gauss_newton import _roots, _softmax
 from trustml.ihvp.objective import Objective
-from trustml.ihvp.operators import MANY_OUTPUTS
+from trustml.ihvp.operators import FactoredOperator, LinearOperator
 
 FisherKind = Literal["auto", "exact", "monte-carlo", "empirical"]
 
 # Signs are drawn for so many rows at a time, from a seed of their own: any batch sees the same.
 _BLOCK = 256
+# More factor rows of an example than this are sampled, where "auto" may choose.
+MANY_OUTPUTS = 64
 
 
 class FisherRoots:
@@ -82,3 +84,10 @@ def refuse_function(objective: Objective, what: str) -> None:
             f"{objective.loss.name} is a function, not a likelihood; use GaussNewton, or "
             "EmpiricalFisher"
         )
+
+
+def many_outputs(operator: LinearOperator) -> bool:
+    """Say whether a row has more factor rows, each a backward pass, than one would take."""
+    if not isinstance(operator, FactoredOperator):
+        return False
+    return operator.n_factors > MANY_OUTPUTS * operator.n_examples

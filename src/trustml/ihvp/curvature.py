@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from trustml.core.losses import Autodiff
 from trustml.core.validation import check_choice
+from trustml.ihvp._fisher_roots import many_outputs
 from trustml.ihvp.blocks import BlockDiagonal
 from trustml.ihvp.ekfac import Ekfac
 from trustml.ihvp.fisher import EmpiricalFisher, Fisher
@@ -14,7 +15,7 @@ from trustml.ihvp.hessian import Hessian
 from trustml.ihvp.kfac import Kfac
 from trustml.ihvp.matrices import Diagonal
 from trustml.ihvp.objective import Objective, check_objective
-from trustml.ihvp.operators import LinearOperator, many_outputs
+from trustml.ihvp.operators import LinearOperator
 
 # Draws a row for a diagonal of many outputs: its entries are known to a few per cent.
 _SAMPLES = 16

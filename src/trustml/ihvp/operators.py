@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator as ScipyOperator
 
 _CHUNK = 256
-# More factor rows of an example than this are sampled, where "auto" may choose.
-MANY_OUTPUTS = 64
 
 
 class LinearOperator(ABC):
@@ -324,13 +322,6 @@ def _identity_chunks(operator: LinearOperator) -> Iterator[tuple[int, Tensor]]:
         columns = torch.zeros(operator.size, width, dtype=operator.dtype, device=operator.device)
         columns[start + torch.arange(width), torch.arange(width)] = 1
         yield start, columns
-
-
-def many_outputs(operator: LinearOperator) -> bool:
-    """Say whether a row has more factor rows, each a backward pass, than one would take."""
-    if not isinstance(operator, FactoredOperator):
-        return False
-    return operator.n_factors > MANY_OUTPUTS * operator.n_examples
 
 
 def dense_from_products(operator: LinearOperator) -> Tensor:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from trustml.ihvp._fisher_roots import many_outputs
 from trustml.ihvp.lowrank import adaptive_factor, known_diagonal
 from trustml.ihvp.matrices import Dense, Diagonal
 from trustml.ihvp.objective import Objective
-from trustml.ihvp.operators import FactoredOperator, LinearOperator, leaves, many_outputs
+from trustml.ihvp.operators import FactoredOperator, LinearOperator, leaves
 from trustml.ihvp.quadratic import probes
 from trustml.warnings import BackendWarning
 
