@@ -251,9 +251,11 @@ def test_a_weighting_of_ones_own() -> None:
             return self
 
         def own(self, X: object) -> np.ndarray:
-            return np.ones((len(X), 1))
+            return np.ones((min(len(X), 3), 1))
 
     f, y = values(0, 100)
     cp = WeightedRegressor(STORED, FirstHalf()).fit(f, y)
     half = np.diff(cp.predict_interval(f[:1], 0.1))[0, 0] / 2
     assert half == pytest.approx(quantile(np.abs(y - f)[:50], 0.1))
+    with pytest.raises(ValueError, match=r"FirstHalf gave own weights of shape \(3, 1\) for 9"):
+        cp.predict_interval(f[:9], 0.1)

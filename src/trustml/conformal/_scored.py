@@ -98,7 +98,7 @@ def calibrated(
         if labels is None:  # a model may learn its classes in its first forward pass
             labels = _columns(model, y, n)
         mine = slice(start, start + len(seen))
-        scores = score.of_labels(seen, _uniforms(score, rows, len(seen), seed), labels[mine])
+        scores = score.of_labels(seen, uniforms_of(score, rows, len(seen), seed), labels[mine])
         found[mine] = _checked(scores)
     kept = np.flatnonzero(~aside)
     return Calibrated(score, seed, n, kept, to_numpy(labels)[kept], found[kept])
@@ -108,7 +108,7 @@ def all_scores(model: Model, score: Score, X: Any, seed: int) -> np.ndarray:
     """Return scores (n, c) in float64, from one pass of the model."""
     found = np.empty((0, 0))
     for start, rows, seen in observed(model, score, X):
-        scores = _checked(score(seen, _uniforms(score, rows, len(seen), seed)))
+        scores = _checked(score(seen, uniforms_of(score, rows, len(seen), seed)))
         if start == 0:
             found = np.empty((length(X), scores.shape[1]))
         found[start : start + len(scores)] = scores
@@ -217,7 +217,8 @@ def _columns(model: Model, y: Any, n: int) -> Tensor:
     return labels
 
 
-def _uniforms(score: Score, rows: Any, n: int, seed: int) -> Tensor:
+def uniforms_of(score: Score, rows: Any, n: int, seed: int) -> Tensor:
+    """Return one uniform number (n,) a row, a hash of seed and row; NaN if the score reads none."""
     if not score.randomized:
         return torch.full((n,), torch.nan, dtype=torch.float64)
     return torch.from_numpy(row_uniforms(fingerprints(rows_of(rows)), seed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -39,7 +40,7 @@ class WeightedScores:
         with warnings.catch_warnings():
             # Said once below, for all blocks.
             warnings.simplefilter("ignore", CoverageWarning)
-            for _, weights, own in self.weights.blocks(X):
+            for _, weights, own in self._blocks(X, n):
                 limits = quantile(self.scores, alphas, weights, own.ravel())
                 found.append(limits.reshape(*own.shape, len(alphas)))
         limits = np.concatenate(found)
@@ -59,7 +60,17 @@ class WeightedScores:
     def p_values(self, X: Any, scores: np.ndarray) -> np.ndarray:
         """Return p-values of scores (m, c): the share of weight that scores at least as much."""
         found = np.empty(scores.shape)
-        for rows, weights, own in self.weights.blocks(X):
+        for rows, weights, own in self._blocks(X, len(scores)):
             own = np.broadcast_to(own, found[rows].shape)
             found[rows] = pvalues(self.scores, scores[rows], weights=weights, test_weights=own)
         return found
+
+    def _blocks(self, X: Any, n: int) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        for rows, weights, own in self.weights.blocks(X):
+            asked = len(range(*rows.indices(n)))
+            if own.ndim != 2 or len(own) not in {1, asked}:
+                raise ValueError(
+                    f"{type(self.weights).__name__} gave own weights of shape {own.shape} for "
+                    f"{asked} rows; give ({asked}, 1), ({asked}, c), or one row for all"
+                )
+            yield rows, weights, own
