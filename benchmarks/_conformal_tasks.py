@@ -65,7 +65,7 @@ def softmax(n: int, m: int, classes: int, seed: int = 0) -> Arrays:
     p, y = np.empty((n + m, classes)), np.empty(n + m, dtype=int)
     for start in range(0, n + m, 5000):  # or the data's own making would set the peak
         rows = slice(start, min(start + 5000, n + m))
-        logits = 2 * rng.standard_normal((rows.stop - rows.start, classes))
+        logits = 3 * rng.standard_normal((rows.stop - rows.start, classes))
         y[rows] = (logits / 1.25 + rng.gumbel(size=logits.shape)).argmax(axis=1)
         exp = np.exp(logits - logits.max(axis=1, keepdims=True))
         p[rows] = exp / exp.sum(axis=1, keepdims=True)
@@ -118,8 +118,8 @@ def trained(start: nn.Module, X: np.ndarray, y: np.ndarray, n: int) -> nn.Module
     module = copy.deepcopy(start)
     rows, targets = torch.as_tensor(X), torch.as_tensor(y)
     optimiser = torch.optim.LBFGS(
-        module.parameters(), max_iter=2000, tolerance_grad=1e-9, tolerance_change=1e-14,
-        line_search_fn="strong_wolfe",
+        module.parameters(), max_iter=2000, tolerance_grad=1e-7, tolerance_change=1e-12,
+        history_size=50, line_search_fn="strong_wolfe",
     )  # fmt: skip
 
     def objective() -> torch.Tensor:

@@ -26,7 +26,7 @@ ENVIRONMENTS |= {f"conformal_{peer}": "conformal" for peer in PEERS}
 
 def contend(
     cases: list[dict], contenders: Iterable[Contender], repeats: int = 3, patience: float = 8,
-    apart: bool = False,
+    apart: bool = False, warm: dict | None = None,
 ) -> list[dict[str, dict]]:  # fmt: skip
     """For each case, figures and `answer` of each contender by "library name", or the crash.
 
@@ -40,13 +40,16 @@ def contend(
         How often, and after how many CPU seconds in all no more.
     apart : bool
         Whether each contender has a process of its own, so that its memory can be told.
+    warm : dict or None
+        A small case that is run first, without being measured.
     """
     by_process: dict[Contender, list[str]] = {}
     for library, name in contenders:
         by_process.setdefault((library, name if apart else ""), []).append(name)
     results: list[dict[str, dict]] = [{} for _ in cases]
     with tempfile.TemporaryDirectory() as folder:
-        torch.save({"patience": patience, "cases": cases}, f"{folder}/task.pt")
+        task = {"patience": patience, "cases": cases} | ({} if warm is None else {"warm": warm})
+        torch.save(task, f"{folder}/task.pt")
         for (library, _), names in by_process.items():
             answer = run(f"conformal_{library}", "|".join(names), repeats, folder)
             for i, found in enumerate(results):
@@ -135,9 +138,10 @@ def plus(quick: bool) -> Section:
     kinds = ("jackknife+", "minmax", "CV+")
     contenders = [(library, kind) for kind in kinds for library in ("trustml", "mapie")]
     contenders += [("puncc", "jackknife+"), ("puncc", "CV+")]
-    found = contend(cases[:2], contenders, 1 if quick else 5, 12, apart=True)
+    warm = {"recipe": "linear", "options": {"name": "friedman", "n": 60, "m": 20}}
+    found = contend(cases[:2], contenders, 1 if quick else 5, 12, apart=True, warm=warm)
     # Memory: the matrix of new rows and training rows would be 305 MB.
-    found += contend(cases[2:], contenders[:2], 1, apart=True)
+    found += contend(cases[2:], contenders[:2], 1, apart=True, warm=warm)
     targets = []
     for (name, (n, m)), results in zip(rows.items(), found, strict=True):
         show_results(f"{name}: {n} rows, {m} new ones", results)
@@ -179,7 +183,8 @@ def small_network(quick: bool) -> Section:
     n = 60 if quick else 200
     seeds = range(1 if quick else 3)
     cases = [{"recipe": "standardised", "options": {"n": n, "seed": seed}} for seed in seeds]
-    found = contend(cases, [("trustml", "network, one step")], 3)
+    warm = {"recipe": "standardised", "options": {"n": 30, "seed": 0}}
+    found = contend(cases, [("trustml", "network, one step")], 3, warm=warm)
     names = [("trustml", "network, refits"), ("mapie", "network, refits")]
     errors, speeds, peers, widths = [], [], [], []
     for seed, (results, refits) in enumerate(zip(found, contend(cases, names, 1), strict=True)):
@@ -223,7 +228,8 @@ def full(quick: bool) -> Section:
         ]
         names = [("trustml", "full, ordinary"), ("trustml", "full, deleted"),
                  ("mapie", "halves, lac")]  # fmt: skip
-        found = contend(cases, names, 1)
+        warm = {"recipe": "components", "options": {"n": 100, "m": 2, "seed": 0}}
+        found = contend(cases, names, 3, warm=warm)
         refits = contend(cases[: 1 if quick else 2], [("trustml", "full, ordinary, refits")], 1)
         gaps, agreed, speeds = [], [], []
         for results, again in zip(found, refits, strict=False):
@@ -284,8 +290,9 @@ def adaptive(quick: bool) -> Section:
         ("trustml", "raps"), ("mapie", "raps (auto)"), ("puncc", "raps"), ("torchcp", "raps"),
     ]  # fmt: skip
     (results,) = contend(
-        cases, contenders[:4] if quick else contenders, 1 if quick else 3, 12, apart=True
-    )
+        cases, contenders[:4] if quick else contenders, 1 if quick else 3, 12, apart=True,
+        warm={"recipe": "softmax", "options": {"n": 200, "m": 20, "classes": 50}},
+    )  # fmt: skip
     sets = {
         label: "{:.4f} {:.2f}".format(*r["answer"]) for label, r in results.items() if "answer" in r
     }
@@ -388,7 +395,8 @@ def p_values(quick: bool) -> Section:
     cases = [{"recipe": "scores", "options": {"n": n, "m": m, "classes": 1000}}]
     names = [("trustml", "p-values"), ("trustml", "p-values, smoothed"),
              ("crepes", "p-values"), ("torchcp", "p-values")]  # fmt: skip
-    (results,) = contend(cases, names, 1 if quick else 5, 20, apart=True)
+    warm = {"recipe": "scores", "options": {"n": 100, "m": 20, "classes": 5}}
+    (results,) = contend(cases, names, 1 if quick else 5, 20, apart=True, warm=warm)
     if not quick:
         cases = [{"recipe": "softmax", "options": {"n": n, "m": m, "classes": 1000}}]
         results |= contend(cases, [("trustml", "SplitClassifier.p_values")], 3, apart=True)[0]

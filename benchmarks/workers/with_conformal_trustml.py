@@ -22,7 +22,10 @@ from trustml.conformal import (
 )
 from trustml.evidence import mean_upper_bound, pvalues, quantile
 
-PROBABILITIES = trustml.precomputed("probabilities")
+
+def stored() -> trustml.Model:
+    """The model of stored probabilities: a new one each time, since it learns its classes."""
+    return trustml.precomputed("probabilities")
 
 
 def plus(data: Arrays, phase: Phases, kind: type, **options: object) -> tuple:
@@ -66,7 +69,7 @@ def full(data: Arrays, phase: Phases, score: str, refit: bool = False, few: int 
 
 
 def split(data: Arrays, phase: Phases, score: object) -> tuple:
-    cp = SplitClassifier(PROBABILITIES, score, random_state=0)
+    cp = SplitClassifier(stored(), score, random_state=0)
     with phase("calibrate"):
         cp.fit(data["p"], data["y"])
     with phase("predict"):
@@ -78,7 +81,7 @@ def resplits(data: Arrays, phase: Phases, score: object) -> tuple:
     found, n = [], data["n"]
     for seed, rows in enumerate(data["rows"]):
         cal, new = rows[:n], rows[n:]
-        cp = SplitClassifier(PROBABILITIES, score, random_state=seed)
+        cp = SplitClassifier(stored(), score, random_state=seed)
         with phase("all"):
             sets = cp.fit(data["p"][cal], data["y"][cal]).predict_set(data["p"][new], ALPHA)
         found.append(hits(sets, data["y"][new]))
@@ -100,7 +103,7 @@ def weighted(data: Arrays, phase: Phases) -> tuple:
         np.concatenate([data["p"], data["pq"]]), np.concatenate([data["w"], data["wq"]])
     )
     with phase("calibrate"):
-        cp = WeightedClassifier(PROBABILITIES, ratio).fit(data["p"], data["y"])
+        cp = WeightedClassifier(stored(), ratio).fit(data["p"], data["y"])
     with phase("predict"):
         sets = cp.predict_set(data["pq"], ALPHA)
     return hits(sets, data["yq"]), {}
@@ -137,7 +140,7 @@ def p_values(data: Arrays, phase: Phases, **options: object) -> tuple:
 
 
 def predictor_p_values(data: Arrays, phase: Phases) -> tuple:
-    cp = SplitClassifier(PROBABILITIES, random_state=0)
+    cp = SplitClassifier(stored(), random_state=0)
     with phase("calibrate"):
         cp.fit(data["p"], data["y"])
     with phase("predict"):
