@@ -104,7 +104,7 @@ def test_one_label_of_many_float32_classes(name: str) -> None:
     p = (torch.randn(64, 300, generator=generator) * 6).softmax(1).double()
     u = torch.rand(64, generator=generator, dtype=torch.float64)
     labels = torch.randint(300, (64,), generator=generator)
-    for score in (as_score(name), Entmax(1.0), Entmax(2.0)):
+    for score in (as_score(name), Entmax(1.0), Entmax(1.25), Entmax(2.0)):
         whole = score(p, u)
         assert torch.equal(score.of_labels(p, u, labels), whole.gather(1, labels[:, None])[:, 0])
     score = as_score(name)
@@ -150,7 +150,7 @@ def test_what_is_no_score(score: object, error: type, text: str) -> None:
         as_score(score)
 
 
-@pytest.mark.parametrize("gamma", [1.0, 1.5, 2.0])
+@pytest.mark.parametrize("gamma", [1.0, 1.1, 1.25, 1.5, 2.0])
 def test_entmax_sets_are_supports_of_the_sparse_softmax(gamma: float) -> None:
     # The other side of the theorem: at temperature 1 / threshold the support of sparsemax, found
     # by projecting on the simplex, is the set. gamma 1 has full support; its set is a ratio.
@@ -267,11 +267,18 @@ def test_raps_learns_what_is_best_on_the_rows_set_aside() -> None:
     assert (half.penalty, half.k_reg) == (0.02, 3)
     fixed = Raps(0.02, 1)
     assert fixed.learnt(None, None, None) is fixed
+    assert Entmax(1.5).learnt(None, None, None).gamma == 1.5
+    with pytest.raises(ValueError, match="not learnt its gamma"):
+        Entmax("auto")(torch.from_numpy(p), torch.full((600,), 0.5))
     with pytest.raises(ValueError, match="auto"):
         Raps("auto")(torch.from_numpy(p), torch.full((600,), 0.5))
 
 
-@pytest.mark.parametrize("score", [Raps("auto", "auto"), Knn(3, share=0.3)], ids=["raps", "knn"])
+@pytest.mark.parametrize(
+    "score",
+    [Raps("auto", "auto"), Entmax("auto"), Knn(3, share=0.3)],
+    ids=["raps", "entmax", "knn"],
+)
 @pytest.mark.parametrize(
     "kind",
     [SplitClassifier, ClusteredClassifier, lambda m, **k: WeightedClassifier(m, ones, **k),
@@ -298,7 +305,9 @@ def test_bad_parameters() -> None:
     for make in (
         lambda: Raps(penalty=-1), lambda: Raps(k_reg=-1), lambda: Raps(penalty="best"),
         lambda: Raps(share=1), lambda: Raps(alpha=0), lambda: Saps(weight=0),
-        lambda: Entmax(gamma=3), lambda: Knn(k=0), lambda: Knn(share=1.0),
+        lambda: Entmax(gamma=3), lambda: Entmax(gamma=1.4),
+        lambda: Entmax(gamma=0.5), lambda: Entmax(gamma="best"), lambda: Entmax(share=0),
+        lambda: Knn(k=0), lambda: Knn(share=1.0),
     ):  # fmt: skip
         with pytest.raises(ValueError, match="must be"):
             make()

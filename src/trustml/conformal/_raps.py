@@ -8,8 +8,7 @@ from torch import Tensor
 
 from trustml.conformal._ranking import RankedScore, Ranking, ranking_of
 from trustml.conformal._score import Score
-from trustml.conformal._tuning import at_rank, with_smallest_sets
-from trustml.evidence import exact_alpha
+from trustml.conformal._tuning import at_rank, share_to_learn, with_smallest_sets
 from trustml.model import Model
 
 _PENALTIES = (0.001, 0.01, 0.1, 0.2, 0.5)  # those of the paper, section 3.1
@@ -69,11 +68,8 @@ class Raps(RankedScore):
             raise ValueError(
                 f"penalty and k_reg must be >= 0 or 'auto', got {penalty!r} and {k_reg!r}"
             )
-        if not 0 < share < 1:
-            raise ValueError(f"share must be in (0, 1), got {share!r}")
-        exact_alpha(alpha)
         self.penalty, self.k_reg, self.randomized, self.alpha = penalty, k_reg, randomized, alpha
-        self.share = share if "auto" in (penalty, k_reg) else 0.0
+        self.share = share_to_learn(share, alpha, "auto" in (penalty, k_reg))
 
     def learnt(self, model: Model, probabilities: Tensor, labels: Tensor) -> Score:
         """Return the score with numbers for what is "auto"; itself where nothing is.

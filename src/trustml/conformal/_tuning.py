@@ -8,9 +8,27 @@ import torch
 from torch import Tensor
 
 from trustml.conformal._score import Score
-from trustml.evidence import conformal_rank
+from trustml.evidence import conformal_rank, exact_alpha
 
 _GOLDEN = 0.6180339887498949
+
+
+def share_to_learn(share: float, alpha: float, learns: bool) -> float:
+    """Return the share of the calibration rows that a score learns from: 0 if it does not.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If ``share`` or ``alpha`` is not in (0, 1).
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share must be in (0, 1), got {share!r}")
+    exact_alpha(alpha)
+    return share if learns else 0.0
 
 
 def at_rank(values: Tensor, alpha: float) -> Tensor:
