@@ -10,6 +10,7 @@ from trustml.evidence._auroc import auroc_interval
 from trustml.evidence._bets import Bet, Composite, PlugIn, Power, SimpleJumper, SimpleMixture
 from trustml.evidence._bootstrap import bootstrap
 from trustml.evidence._bounded_mean import MEAN_METHODS, mean_pvalue, mean_upper_bound
+from trustml.evidence._change import change_test
 from trustml.evidence._concentration import hoeffding_bentkus_pvalue
 from trustml.evidence._evalues import (
     discovery_evalues,
@@ -59,6 +60,7 @@ __all__ = [
     "binomial_test",
     "bonferroni",
     "bootstrap",
+    "change_test",
     "clopper_pearson",
     "conformal_rank",
     "discovery_evalues",
