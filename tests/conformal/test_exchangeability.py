@@ -67,6 +67,8 @@ def test_any_score_of_a_set_predictor_will_do(digits: object, score: object) -> 
     test = ExchangeabilityTest(model, score, random_state=0).fit(p_cal, names[d.y_cal])
     test.update(p[:1], names[d.y[:1]])
     test.update(p[1], names[d.y[1]])
+    at_once = clone(test).fit(p_cal, names[d.y_cal]).update(p[:2], names[d.y[:2]])
+    np.testing.assert_array_equal(test.trace().p_value, at_once.trace().p_value)
     split = SplitClassifier(model, score, random_state=0).fit(p_cal, names[d.y_cal])
     assert test.n_calibration_ == split.n_calibration_
     assert test.trace().score.shape == (2,)
@@ -92,7 +94,7 @@ def test_torch_rows_and_copies(diabetes: object) -> None:
     np.testing.assert_allclose(copied.trace().log_wealth, test.trace().log_wealth[:-1])
 
 
-def test_bad_input(diabetes: object) -> None:
+def test_bad_input(digits: object, diabetes: object) -> None:
     d = diabetes
     for call in (lambda t: t.trace(), lambda t: t.update(d.X, d.y)):
         with pytest.raises(NotFittedError):
@@ -104,6 +106,9 @@ def test_bad_input(diabetes: object) -> None:
     test = ExchangeabilityTest(d.model).fit(d.X_cal, d.y_cal)
     with pytest.raises(ValueError, match="one outcome a row"):
         test.update(d.X, d.y[1:])
+    given = ExchangeabilityTest(digits.model, lambda p, u: p * np.nan)
+    with pytest.raises(ValueError, match="NaN"):
+        given.fit(digits.X_cal, digits.y_cal)
     for scores in ([], [np.nan], [[1.0]]):
         with pytest.raises(ValueError, match="scores"):
             exchangeability_martingale(scores)

@@ -137,6 +137,8 @@ def test_too_few_calibration_rows_pick_nothing_and_say_so(diabetes: object) -> N
     selection = ConformalSelection(d.model, above=0.0).fit(d.X_cal[:8], d.y_cal[:8])
     with pytest.warns(CoverageWarning, match="at least 9"):
         assert not selection.select(d.X, q=0.1).any()
+    random = ConformalSelection(d.model, above=0.0, ties="random", random_state=0)
+    assert random.fit(d.X_cal[:8], d.y_cal[:8]).select(d.X, q=0.1).any()
     enough = ConformalSelection(d.model, above=0.0).fit(d.X_cal[:9], d.y_cal[:9])
     assert enough.select(d.X, q=0.1).all()  # all are wanted, and 1/10 is just enough
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from trustml.conformal._regression import check_regressor, measured
 from trustml.conformal._residual_score import as_residual_score
 from trustml.conformal._score import as_score
-from trustml.conformal._scored import Calibrated, all_scores, calibrated
+from trustml.conformal._scored import Calibrated, calibrated, length, observed, uniforms_of
 from trustml.conformal._split_regressor import ResidualBand
 from trustml.core.random import RandomState, numpy_generator
 from trustml.core.results import Result
@@ -180,7 +181,7 @@ class ExchangeabilityTest(BaseEstimator):
         if np.ndim(y) == 0:
             x = x[None] if hasattr(x, "ndim") else np.asarray(x)[None]
             y = np.asarray(y)[None]
-        self._watch.observe(self._scores(x, y))
+        self._watch.observe(as_vector(self._scores(x, y), "scores"))
         self.alarm_ = self._watch.alarm
         return self
 
@@ -288,11 +289,17 @@ class _OfLabels:
     rows: Calibrated
 
     def __call__(self, X: Any, y: Any) -> np.ndarray:
-        every = all_scores(self.model, self.rows.score, X, self.rows.seed)
-        index = to_numpy(self.model.targets(y))
-        _check_lengths(len(every), len(index))
-        scores: np.ndarray = every[np.arange(len(index)), index]
-        return scores
+        index, score = self.model.targets(y).cpu(), self.rows.score
+        _check_lengths(length(X), len(index))
+        parts = [
+            score.of_labels(
+                seen,
+                uniforms_of(score, rows, len(seen), self.rows.seed),
+                index[start : start + len(seen)],
+            )
+            for start, rows, seen in observed(self.model, score, X)
+        ]
+        return to_numpy(torch.cat(parts).double())
 
 
 def _check_lengths(rows: int, outcomes: int) -> None:

@@ -194,7 +194,7 @@ class ConformalSelection(BaseEstimator):
             shares = np.ones(len(p)) if self.ties == "conservative" else self._uniforms(X, 1)
             known, weights = self.calibration_, self.weights_.calibration_
             return restore(weighted_picks(known, weights, promising, own, p, q, shares), X)
-        if needed > self.n_calibration_ + 1:
+        if self.ties == "conservative" and needed > self.n_calibration_ + 1:
             warnings.warn(
                 f"{self.n_calibration_} calibration rows cannot support q = {q:g}: nothing is "
                 f"picked; give at least {needed - 1}",
