@@ -108,6 +108,13 @@ class Inside(ABC):
         return restore(found, X)
 
     @property
+    def has_features(self) -> bool:
+        """Whether there are features; a ValueError before any data was seen."""
+        return self._passes.kind == "features" or (
+            self.differentiable and self.head_name is not None
+        )
+
+    @property
     def head_name(self) -> str | None:
         """Name of the last linear layer in ``module``; None if there is none."""
         return self._passes.head_name

@@ -26,8 +26,8 @@ from trustml.model.outputs import (
 )
 from trustml.model.trace import Trace, check_raw, trace
 
-# What to read of inner layers: a key, and the layer's name with a function of its output.
 Layers = Mapping[str, tuple[str, Callable[[Tensor], Tensor]]]
+"""What to read of inner layers: a key, and the layer's name with a function of its output."""
 
 
 class Passes:

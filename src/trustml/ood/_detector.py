@@ -16,8 +16,10 @@ from torch import Tensor
 
 from trustml.core.validation import check_alpha, restore, to_numpy
 from trustml.model import Model, Observation, as_model
+from trustml.model.passes import Layers
 from trustml.ood._calibration import Calibration
-from trustml.ood._seen import UnsuitableError, check_observed, labels_of, provided
+from trustml.ood._seen import UnsuitableError, check_observed, provided
+from trustml.ood._stream import learn, score
 
 _WORDS = {
     "probabilities": "class probabilities",
@@ -31,14 +33,18 @@ _WORDS = {
 class Detector(BaseEstimator, ABC):
     """A score of out-of-distribution rows, and the verdicts that follow from it.
 
-    A detector is a function of an `Observation` - outputs, logits, probabilities and features
-    of one forward pass - so any number of detectors share one pass (see `Suite`). A subclass
-    says what it ``needs`` and implements ``_fit`` and ``_score``; nothing else is overridden.
+    A detector is a function of an `Observation` - outputs, logits, probabilities, features and
+    inner layers of one forward pass - so any number of detectors share one pass (see `Suite`),
+    batch by batch. A subclass says what it ``needs`` and implements ``_score``; one that learns
+    updates statistics in ``_update`` and ends in ``_finish``, or is a `KeepsRows`.
 
     Attributes
     ----------
     needs : frozenset of {"probabilities", "logits", "features", "head", "labels"}
         What the model and the data must give.
+    streams : bool
+        Whether what was learnt can be added to: ``partial_fit`` works, and memory does not grow
+        with the number of rows.
     model_ : Model
         The wrapped model.
     calibration_ : Calibration
@@ -46,14 +52,21 @@ class Detector(BaseEstimator, ABC):
     """
 
     needs: ClassVar[frozenset[str]]
+    streams: ClassVar[bool] = True
 
     model: Any
     model_: Model
     calibration_: Calibration
 
-    @abstractmethod
-    def _fit(self, model: Model, observation: Observation, labels: Tensor | None) -> None:
-        """Learn from in-distribution rows; ``labels`` are class indices, None where unknown."""
+    def _layers(self, model: Model) -> Layers:
+        """Return what to read of inner layers, as for ``Model.observations``."""
+        return {}
+
+    def _update(self, model: Model, observation: Observation, labels: Tensor | None) -> None:
+        """Learn from a batch; ``labels`` are class indices, None where unknown."""
+
+    def _finish(self, model: Model) -> None:
+        """Conclude from all batches so far."""
 
     @abstractmethod
     def _score(self, observation: Observation) -> Tensor:
@@ -75,36 +88,68 @@ class Detector(BaseEstimator, ABC):
             Itself; an earlier fit and its calibration are forgotten.
         """
         model = as_model(self.model)
-        observation = model.observe(X)
-        return self.fit_observation(model, observation, labels_of(model, observation, y))
+        self.begin()
+        learn({"": self}, model, X, y, strict=True)
+        return self
 
-    def fit_observation(
-        self, model: Model, observation: Observation, labels: Tensor | None = None
-    ) -> Self:
-        """Learn from what the model saw: `fit` without its forward pass.
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Learn from more in-distribution rows, beside those of earlier calls.
+
+        Parameters
+        ----------
+        X : array, tensor, frame, Dataset or DataLoader of n rows
+            In-distribution rows.
+        y : array of shape (n,) or None
+            Their labels; None takes the model's predictions.
+
+        Returns
+        -------
+        Detector
+            Itself; an earlier calibration is forgotten.
+
+        Raises
+        ------
+        TypeError
+            If the detector learns from all rows at once.
+        """
+        if not self.streams:
+            raise TypeError(
+                f"{type(self).__name__} learns from all rows at once; give them to fit together"
+            )
+        model = self.model_ if hasattr(self, "model_") else as_model(self.model)
+        self.__dict__.pop("calibration_", None)
+        learn({"": self}, model, X, y, strict=True)
+        return self
+
+    def begin(self) -> None:
+        """Forget everything that was learnt."""
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)
+
+    def update(self, model: Model, observation: Observation, labels: Tensor | None) -> None:
+        """Learn from what the model saw in one batch.
 
         Parameters
         ----------
         model : Model
             The model that observed.
         observation : Observation
-            ``model.observe(X)`` of n in-distribution rows.
-        labels : integer Tensor of shape (n,) or None
+            Of b in-distribution rows, with ``reads(model)`` among its layers.
+        labels : integer Tensor of shape (b,) or None
             Class indices.
-
-        Returns
-        -------
-        Detector
-            Itself.
-
         """
         check_observed(observation)
         self._require(model, provided(model, observation, labels))
-        for name in [name for name in vars(self) if name.endswith("_")]:
-            delattr(self, name)
-        self._fit(model, observation, labels)
+        self._update(model, observation, labels)
+
+    def finish(self, model: Model) -> None:
+        """Conclude from the batches: the detector is fitted then."""
+        self._finish(model)
         self.model_ = model
-        return self
+
+    def reads(self, model: Model) -> Layers:
+        """Return what the detector reads of inner layers, as for ``Model.observations``."""
+        return self._layers(model)
 
     def score(self, X: Any) -> Any:
         """Return how far out of distribution each row is.
@@ -119,7 +164,7 @@ class Detector(BaseEstimator, ABC):
         array of shape (n,)
             float64, higher = more out of distribution; a tensor if ``X`` is one.
         """
-        return restore(self.score_observation(self._observe(X)), X)
+        return restore(self._scores(X), X)
 
     def score_observation(self, observation: Observation) -> Tensor:
         """Return the scores of what the model saw: `score` without its forward pass.
@@ -127,7 +172,7 @@ class Detector(BaseEstimator, ABC):
         Parameters
         ----------
         observation : Observation
-            ``model.observe(X)`` of n rows.
+            Of n rows, with ``reads(model)`` among its layers.
 
         Returns
         -------
@@ -153,7 +198,7 @@ class Detector(BaseEstimator, ABC):
         Detector
             Itself.
         """
-        self.calibration_ = Calibration(as_scores(self.score_observation(self._observe(X_cal))))
+        self.calibration_ = Calibration(as_scores(self._scores(X_cal)))
         return self
 
     def p_values(self, X: Any) -> Any:
@@ -239,13 +284,13 @@ class Detector(BaseEstimator, ABC):
             f"none; {instead}"
         )
 
-    def _observe(self, X: Any) -> Observation:
+    def _scores(self, X: Any) -> Tensor:
         self._check_fitted()
-        return self.model_.observe(X)
+        return score({"": self}, self.model_, X)[""]
 
     def _calibrated_scores(self, X: Any) -> NDArray[np.float64]:
         self._check_calibrated()
-        return as_scores(self.score_observation(self._observe(X)))
+        return as_scores(self._scores(X))
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "model_"):
@@ -261,6 +306,27 @@ class Detector(BaseEstimator, ABC):
             )
 
 
+class KeepsRows(Detector):
+    """A detector that learns from all rows at once: what it saw of them is kept until then."""
+
+    streams: ClassVar[bool] = False
+
+    @abstractmethod
+    def _fit(self, model: Model, observation: Observation, labels: Tensor | None) -> None:
+        """Learn from all rows; ``labels`` are class indices, None where unknown."""
+
+    def _update(self, model: Model, observation: Observation, labels: Tensor | None) -> None:
+        if not hasattr(self, "seen_"):
+            self.seen_: list[tuple[Observation, Tensor | None]] = []
+        self.seen_.append((observation, labels))
+
+    def _finish(self, model: Model) -> None:
+        observations, labels = zip(*self.seen_, strict=True)
+        del self.seen_
+        together = None if labels[0] is None else torch.cat(labels)
+        self._fit(model, Observation.join(observations), together)
+
+
 def catalogue() -> dict[str, type[Detector]]:
     """Return the detectors of the room, by name, in the order of its ``__all__``."""
     room = import_module("trustml.ood")
@@ -268,7 +334,9 @@ def catalogue() -> dict[str, type[Detector]]:
     return {
         name: member
         for name, member in members.items()
-        if inspect.isclass(member) and issubclass(member, Detector) and member is not Detector
+        if inspect.isclass(member)
+        and issubclass(member, Detector)
+        and not inspect.isabstract(member)
     }
 
 

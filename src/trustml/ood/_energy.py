@@ -47,7 +47,7 @@ class Energy(Detector):
         self.model = model
         self.temperature = temperature
 
-    def _fit(self, model: Model, observation: Observation, labels: Tensor | None) -> None:
+    def _finish(self, model: Model) -> None:
         temperature = float(self.temperature)
         if not 0 < temperature < math.inf:
             raise ValueError(f"temperature must be a positive number, got {self.temperature!r}")

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from trustml.model import Model, Observation
+from trustml.model import Observation
 from trustml.ood._detector import Detector
 from trustml.ood._seen import as_double
 
@@ -38,9 +38,6 @@ class Entropy(Detector):
 
     def __init__(self, model: Any) -> None:
         self.model = model
-
-    def _fit(self, model: Model, observation: Observation, labels: Tensor | None) -> None:
-        """Nothing to learn: the model is the detector."""
 
     def _score(self, observation: Observation) -> Tensor:
         # entr, not p log p: the logits of a model that outputs a probability of 0 are infinite.

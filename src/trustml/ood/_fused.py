@@ -10,20 +10,23 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from trustml.core.random import RandomState, torch_generator
+from trustml.core.random import RandomState, numpy_generator
 from trustml.model import Model, Observation
+from trustml.model.passes import Layers
 from trustml.ood._detector import Detector
 from trustml.ood._entropy import Entropy
 from trustml.ood._laplace import LastLayerLaplace
 from trustml.ood._mahalanobis import Mahalanobis
 from trustml.ood._msp import Msp
 from trustml.ood._rmd import RelativeMahalanobis
-from trustml.ood._roster import Choice, fit_all, make
+from trustml.ood._roster import Choice, make
 from trustml.ood._seen import UnsuitableError, take
+from trustml.ood._stream import Learners, layers_of, score_observed
 
 _TAIL = 0.1
 _FEWEST_IN_TAIL = 5
 _FEWEST_ROWS = 20
+_GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 class Fused(Detector):
@@ -48,7 +51,7 @@ class Fused(Detector):
     holdout : float in (0, 1)
         Share of the rows of ``fit`` that is held out.
     random_state : int, Generator or None
-        Seed of the split.
+        Seed of the choice of the held-out rows.
 
     Attributes
     ----------
@@ -72,6 +75,7 @@ class Fused(Detector):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    streams: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -85,24 +89,52 @@ class Fused(Detector):
         self.holdout = holdout
         self.random_state = random_state
 
-    def _fit(self, model: Model, observation: Observation, labels: Tensor | None) -> None:
-        learn, held = self._split(len(observation.outputs))
-        learn, held = learn.to(observation.outputs.device), held.to(observation.outputs.device)
-        self.members_, self.left_out_ = fit_all(
-            self._members(observation),
-            model,
-            take(observation, learn),
-            None if labels is None else labels[learn],
-            strict=self.detectors is not None and not isinstance(self.detectors, str),
-        )
-        seen = take(observation, held)
-        self.surprises_ = {
-            name: Surprise.of(member.score_observation(seen))
-            for name, member in self.members_.items()
-        }
+    def _layers(self, model: Model) -> Layers:
+        if not hasattr(self, "members_"):
+            self.members_ = self._members(model)
+        return layers_of(self.members_.values(), model)
 
-    def _members(self, observation: Observation) -> dict[str, Detector]:
-        if self.detectors is None and observation.features is None:
+    def _update(self, model: Model, observation: Observation, labels: Tensor | None) -> None:
+        if not hasattr(self, "held_"):
+            self._check_holdout()
+            self.members_ = self._members(model)
+            self.learners_ = Learners(
+                self.members_,
+                strict=self.detectors is not None and not isinstance(self.detectors, str),
+            )
+            self.held_, self.n_rows_ = [], 0
+            self.offset_ = float(numpy_generator(self.random_state).random())
+        held = self._held_out(len(observation)).to(observation.outputs.device)
+        self.held_.append(take(observation, held.nonzero().flatten()))
+        learn = (~held).nonzero().flatten()
+        if len(learn):
+            some = None if labels is None else labels[learn]
+            self.learners_.update(model, take(observation, learn), some)
+        self.n_rows_ += len(observation)
+
+    def _finish(self, model: Model) -> None:
+        if self.n_rows_ < _FEWEST_ROWS:
+            raise UnsuitableError(
+                f"Fused holds out part of the rows and needs at least {_FEWEST_ROWS}, got "
+                f"{self.n_rows_}; give fit more rows, or use a single detector"
+            )
+        self.members_ = self.learners_.finish(model)
+        self.left_out_ = self.learners_.left_out
+        parts: dict[str, list[Tensor]] = {name: [] for name in self.members_}
+        for seen in self.held_:
+            for name, found in score_observed(self.members_, seen).items():
+                parts[name].append(found)
+        self.surprises_ = {name: Surprise.of(torch.cat(found)) for name, found in parts.items()}
+        del self.held_, self.learners_
+
+    def _held_out(self, n: int) -> Tensor:
+        """Return which of the next n rows are held out: evenly spread, from a random offset."""
+        # Multiples of the golden ratio: any stretch of rows gives its share, in no period.
+        steps = torch.arange(self.n_rows_, self.n_rows_ + n, dtype=torch.float64)
+        return (steps * _GOLDEN + self.offset_).frac() < self.holdout
+
+    def _members(self, model: Model) -> dict[str, Detector]:
+        if self.detectors is None and not model.has_features:
             return make([Msp, Entropy], self.model)
         if self.detectors is None:
             sharp = Mahalanobis(self.model, normalize=True)
@@ -112,26 +144,13 @@ class Fused(Detector):
             return {name: d for name, d in members.items() if not isinstance(d, Fused)}
         return make(self.detectors, self.model)
 
-    def _split(self, n: int) -> tuple[Tensor, Tensor]:
-        """Return the rows to learn from and the rows held out."""
-        holdout = float(self.holdout)
-        if not 0 < holdout < 1:
+    def _check_holdout(self) -> None:
+        if not 0 < float(self.holdout) < 1:
             raise ValueError(f"holdout must be a share in (0, 1), got {self.holdout!r}")
-        if n < _FEWEST_ROWS:
-            raise UnsuitableError(
-                f"Fused holds out part of the rows and needs at least {_FEWEST_ROWS}, got {n}; "
-                "give fit more rows, or use a single detector"
-            )
-        order = torch.randperm(n, generator=torch_generator(self.random_state))
-        n_held = min(max(math.ceil(holdout * n), _FEWEST_IN_TAIL), n - _FEWEST_IN_TAIL)
-        return order[n_held:], order[:n_held]
 
     def _score(self, observation: Observation) -> Tensor:
-        parts = [
-            self.surprises_[name](member.score_observation(observation))
-            for name, member in self.members_.items()
-        ]
-        return torch.stack(parts).sum(dim=0)
+        found = score_observed(self.members_, observation)
+        return torch.stack([self.surprises_[name](s) for name, s in found.items()]).sum(dim=0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from trustml.core.validation import check_positive_int
 from trustml.model import Model, Observation
-from trustml.ood._detector import Detector
+from trustml.ood._detector import KeepsRows
 from trustml.ood._seen import as_double, unit_rows
 
 _BLOCK = 2**22  # distances in memory at once: 32 MiB in float64
 
 
-class Knn(Detector):
+class Knn(KeepsRows):
     r"""Distance of the features to their k-th nearest neighbour among the rows of ``fit``.
 
     Features are scaled to length 1 first, so the distance is that of directions, in [0, 2].

@@ -12,7 +12,7 @@ from trustml.core.parameters import ParameterSpace
 from trustml.core.validation import check_positive_int
 from trustml.ihvp import GaussNewton, Objective, factorize
 from trustml.model import Model, Observation
-from trustml.ood._detector import Detector
+from trustml.ood._detector import KeepsRows
 from trustml.ood._seen import UnsuitableError, as_double
 
 _BLOCK = 2**23  # numbers of Jacobian rows in memory at once: 64 MiB in float64
@@ -20,7 +20,7 @@ _RELATIVE_DAMPING = 1e-3
 _LARGEST_DIRECT = 12_000  # unknowns of a direct solve: about 1 GiB and half a minute
 
 
-class LastLayerLaplace(Detector):
+class LastLayerLaplace(KeepsRows):
     r"""Curvature-weighted variance of the outputs, from the last layer's Gauss-Newton.
 
     .. math:: s(x) = \operatorname{tr}(\Lambda(x)\, V(x)), \qquad

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from trustml.model import Model, Observation
-from trustml.ood._detector import Detector
+from trustml.ood._detector import KeepsRows
 from trustml.ood._gaussian import fit_gaussians
 from trustml.ood._seen import as_double, unit_rows
 
 
-class Mahalanobis(Detector):
+class Mahalanobis(KeepsRows):
     r"""Squared Mahalanobis distance of the features to the nearest class mean.
 
     .. math:: s(z) = \min_k (z - \mu_k)^\top \Sigma^{-1} (z - \mu_k)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from trustml.model import Model, Observation
+from trustml.model import Observation
 from trustml.ood._detector import Detector
 from trustml.ood._seen import as_double
 
@@ -40,9 +40,6 @@ class Msp(Detector):
 
     def __init__(self, model: Any) -> None:
         self.model = model
-
-    def _fit(self, model: Model, observation: Observation, labels: Tensor | None) -> None:
-        """Nothing to learn: the model is the detector."""
 
     def _score(self, observation: Observation) -> Tensor:
         ordered = as_double(observation.logits).sort(dim=1, descending=True).values

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from trustml.model import Model, Observation
-from trustml.ood._detector import Detector
+from trustml.ood._detector import KeepsRows
 from trustml.ood._gaussian import fit_gaussians
 from trustml.ood._seen import UnsuitableError, as_double, n_classes
 
 
-class RelativeMahalanobis(Detector):
+class RelativeMahalanobis(KeepsRows):
     r"""How much better the nearest class explains the features than one Gaussian does.
 
     .. math:: s(z) = \min_k d_\Sigma(z, \mu_k)^2 - d_{\Sigma_0}(z, \mu_0)^2

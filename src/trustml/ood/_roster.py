@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from torch import Tensor
-
-from trustml.model import Model, Observation
 from trustml.ood._detector import Detector, catalogue
-from trustml.ood._seen import UnsuitableError, provided
 
 Choice = str | type[Detector] | Detector
 
@@ -35,56 +31,6 @@ def make(choices: str | Iterable[Choice], model: Any) -> dict[str, Detector]:
             raise ValueError(f"detectors holds {name} twice; give one of them other parameters")
         named[name] = detector
     return named
-
-
-def fit_all(
-    members: Mapping[str, Detector],
-    model: Model,
-    observation: Observation,
-    labels: Tensor | None,
-    *,
-    strict: bool,
-) -> tuple[dict[str, Detector], dict[str, str]]:
-    """Fit on one observation.
-
-    Parameters
-    ----------
-    members : mapping of str to Detector
-        Unfitted, from `make`.
-    model, observation, labels
-        As for ``Detector.fit_observation``.
-    strict : bool
-        A detector that does not fit is an error; otherwise it is left out.
-
-    Returns
-    -------
-    fitted : dict of str to Detector
-        Those that fit.
-    left_out : dict of str to str
-        The reasons of the others.
-
-    Raises
-    ------
-    UnsuitableError
-        If none fits, or one does not and ``strict`` holds.
-    """
-    if not provided(model, observation, None):
-        raise UnsuitableError(
-            f"no detector fits {model!r}: it gives neither class probabilities nor features; "
-            "drift_test(model, X_ref, X_new) compares samples of any model"
-        )
-    fitted, left_out = {}, {}
-    for name, detector in members.items():
-        try:
-            fitted[name] = detector.fit_observation(model, observation, labels)
-        except UnsuitableError as error:
-            if strict:
-                raise
-            left_out[name] = str(error)
-    if not fitted:
-        reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
-        raise UnsuitableError(f"no detector fits this model and these rows. {reasons}")
-    return fitted, left_out
 
 
 def _make_one(choice: Choice, model: Any) -> Detector:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from trustml.core.validation import check_finite, check_same_length
+from trustml.core.batches import apply
+from trustml.core.validation import check_finite
 from trustml.model import Model, Observation
 
 
@@ -37,20 +38,11 @@ def _only_probabilities(outputs: Tensor, probabilities: Tensor) -> bool:
     return torch.equal(columns, probabilities[:, -columns.shape[1] :])
 
 
-def labels_of(model: Model, observation: Observation, y: Any) -> Tensor | None:
-    """Return class indices: the user's, else the predicted ones; None where no classes are."""
-    if model.task != "classification":
-        return None
-    if y is not None:
-        labels = model.targets(y)
-        check_same_length(X=observation.outputs, y=labels)
-        return labels
-    return None if observation.logits is None else observation.logits.argmax(dim=1)
-
-
 def check_observed(observation: Observation) -> None:
-    """Refuse outputs or features that are not finite."""
+    """Refuse outputs, features or layers that are not finite."""
     check_finite(observation.outputs, "the model's output")
+    for name, part in observation.layers.items():
+        check_finite(part, f"layer {name!r}")
     if observation.features is not None:
         check_finite(observation.features, "the model's features")
 
@@ -66,7 +58,13 @@ def take(observation: Observation, indices: Tensor) -> Observation:
         logits=rows(observation.logits),
         probabilities=rows(observation.probabilities),
         features=rows(observation.features),
+        layers={key: part[indices] for key, part in observation.layers.items()},
+        inputs=None if observation.inputs is None else apply(_picked(indices), observation.inputs),
     )
+
+
+def _picked(indices: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda part: part[indices]
 
 
 def balanced_logits(observation: Observation) -> Tensor:

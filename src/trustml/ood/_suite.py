@@ -14,8 +14,8 @@ from trustml.core.validation import check_alpha, restore
 from trustml.model import Model, as_model
 from trustml.ood._calibration import Calibration
 from trustml.ood._detector import Detector, as_scores
-from trustml.ood._roster import Choice, fit_all, make
-from trustml.ood._seen import labels_of
+from trustml.ood._roster import Choice, make
+from trustml.ood._stream import learn, score
 from trustml.ood._table import DetectorTable
 
 
@@ -71,12 +71,8 @@ class Suite(BaseEstimator):
             Itself; an earlier fit and its calibration are forgotten.
         """
         model, members = as_model(self.model), make(self.detectors, self.model)
-        observation = model.observe(X)
-        labels = labels_of(model, observation, y)
         strict = not isinstance(self.detectors, str)
-        self.detectors_, self.left_out_ = fit_all(
-            members, model, observation, labels, strict=strict
-        )
+        self.detectors_, self.left_out_ = learn(members, model, X, y, strict=strict)
         self.model_ = model
         return self
 
@@ -180,11 +176,8 @@ class Suite(BaseEstimator):
 
     def _scores(self, X: Any) -> dict[str, NDArray[np.float64]]:
         self._check_fitted()
-        observation = self.model_.observe(X)
-        return {
-            name: as_scores(detector.score_observation(observation))
-            for name, detector in self.detectors_.items()
-        }
+        found = score(self.detectors_, self.model_, X)
+        return {name: as_scores(scores) for name, scores in found.items()}
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "model_"):
