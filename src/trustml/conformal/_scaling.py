@@ -15,10 +15,41 @@ from trustml.core.validation import check_finite, restore
 from trustml.model import Model, as_model
 
 
-class Calibrator(BaseEstimator, ABC):
-    """New probabilities from a classifier's logits; subclasses are final.
+class Recalibrated(BaseEstimator, ABC):
+    """A classifier of better probabilities: whatever `trustml.wrap` serves can take it."""
 
-    A fitted calibrator is itself a classifier, so whatever `trustml.wrap` serves can take it.
+    classes_: np.ndarray
+
+    def predict_proba(self, X: Any) -> Any:
+        """Return calibrated probabilities.
+
+        Parameters
+        ----------
+        X : array of shape (n, ...), or whatever the model takes
+            New rows.
+
+        Returns
+        -------
+        array of shape (n, c)
+            Rows sum to one; columns in the order of ``classes_``.
+        """
+        return restore(self._probabilities(X), X)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the most probable label of each row, shape (n,)."""
+        best = self._probabilities(X).argmax(dim=1).cpu().numpy()
+        labels: np.ndarray = self.classes_[best]
+        return labels
+
+    @abstractmethod
+    def _probabilities(self, X: Any) -> Tensor:
+        """Return probabilities (n, c), on the model's device."""
+
+
+class Calibrator(Recalibrated):
+    """New probabilities from a classifier's logits, learnt from calibration rows.
+
+    Subclasses are final.
     """
 
     model: Any
@@ -56,27 +87,6 @@ class Calibrator(BaseEstimator, ABC):
         self._learn(logits, index.to(logits.device))
         self.model_, self.classes_ = model, np.asarray(model.classes_)
         return self
-
-    def predict_proba(self, X: Any) -> Any:
-        """Return calibrated probabilities.
-
-        Parameters
-        ----------
-        X : array of shape (n, ...), or whatever the model takes
-            New rows.
-
-        Returns
-        -------
-        array of shape (n, c)
-            Rows sum to one; columns in the order of ``classes_``.
-        """
-        return restore(self._probabilities(X), X)
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Return the most probable label of each row, shape (n,)."""
-        best = self._probabilities(X).argmax(dim=1).cpu().numpy()
-        labels: np.ndarray = self.classes_[best]
-        return labels
 
     def _probabilities(self, X: Any) -> Tensor:
         return self._calibrated(self._logits(X))

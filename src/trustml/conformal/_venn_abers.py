@@ -73,24 +73,35 @@ class VennAbers(Calibrator):
         return restore(self._bounds(self._logits(X)), X)
 
     def _learn(self, logits: Tensor, index: Tensor) -> None:
-        scores, labels = margins(logits), index.cpu().numpy()
-        self.tables_ = [
-            _table(column.cpu().numpy(), labels == k, column.device)
-            for k, column in enumerate(scores.T)
-        ]
+        self.tables_ = venn_abers_tables(logits, index)
 
     def _calibrated(self, logits: Tensor) -> Tensor:
         low, high = self._bounds(logits).unbind(dim=2)
         return normalised(high / (1 - low + high))
 
     def _bounds(self, logits: Tensor) -> Tensor:
-        pairs = []
-        for column, table in zip(margins(logits).T, self.tables_, strict=True):
-            pairs.append(_looked_up(table, column.contiguous()))
-        return torch.stack(pairs, dim=1)
+        return venn_abers_bounds(logits, self.tables_)
 
 
-def _table(scores: np.ndarray, labels: np.ndarray, device: torch.device) -> tuple[Tensor, ...]:
+Table = tuple[Tensor, ...]
+
+
+def venn_abers_tables(logits: Tensor, index: Tensor) -> list[Table]:
+    """Return each class's steps from logits (n, c) and columns (n,) of the labels."""
+    scores, labels = margins(logits), index.cpu().numpy()
+    return [
+        _table(column.cpu().numpy(), labels == k, column.device)
+        for k, column in enumerate(scores.T)
+    ]
+
+
+def venn_abers_bounds(logits: Tensor, tables: list[Table]) -> Tensor:
+    """Return p0 and p1 (n, c, 2) of logits (n, c)."""
+    columns = zip(margins(logits).T, tables, strict=True)
+    return torch.stack([_looked_up(table, column.contiguous()) for column, table in columns], dim=1)
+
+
+def _table(scores: np.ndarray, labels: np.ndarray, device: torch.device) -> Table:
     """Return the steps of p0 and of p1: scores, values, scores, values."""
     known, code = np.unique(scores, return_inverse=True)
     size = np.bincount(code)
@@ -108,7 +119,7 @@ def _steps(known: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return known[rises], values[np.append(rises, len(known))]
 
 
-def _looked_up(table: tuple[Tensor, ...], scores: Tensor) -> Tensor:
+def _looked_up(table: Table, scores: Tensor) -> Tensor:
     """Return p0 and p1 (n, 2) of new scores (n,)."""
     low_at, low, high_at, high = (part.to(scores.device) for part in table)
     # Between two known scores a 0 joins the one below it, and a 1 the one above it.
