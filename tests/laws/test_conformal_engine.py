@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from scipy.stats import binom, kstest
-from sklearn.datasets import load_diabetes
-from sklearn.linear_model import Ridge
+from sklearn.datasets import load_diabetes, load_iris
+from sklearn.linear_model import LogisticRegression, Ridge
 
 import trustml
-from trustml.conformal import FullRegressor, metrics
+from trustml.conformal import CrossClassifier, FullRegressor, metrics
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +40,19 @@ def test_full_regression_over_resplits(diabetes: tuple) -> None:
         # P(p <= t) <= t: the empirical distribution is not above the uniform one.
         assert kstest(found, "uniform", alternative="greater").pvalue > 1e-4
         assert binom.ppf(1e-4, resplits, 0.5) <= np.sum(np.array(found) <= 15 / 31)
+
+
+def test_cross_conformal_classification_over_resplits() -> None:
+    X, y = load_iris(return_X_y=True)
+    X = X[:, 1:3] + np.random.default_rng(0).normal(scale=0.5, size=(150, 2))
+    rng, alpha, covered = np.random.default_rng(3), 0.1, np.empty(200)
+    for i in range(len(covered)):
+        order = rng.permutation(len(y))
+        train, test = order[:50], order[50:]
+        fitted = LogisticRegression(solver="newton-cholesky").fit(X[train], y[train])
+        model = trustml.wrap(fitted, train=(X[train], y[train]))
+        cross = CrossClassifier(model, 4, "aps", damping=0.0, random_state=i).fit()
+        covered[i] = metrics.coverage(y[test], cross.predict_set(X[test], alpha))
+    # Proven: 1 - 2 alpha - sqrt(2 / 50). Seen on a stable model: 1 - alpha.
+    assert covered.mean() > 1 - alpha - 4 * covered.std() / np.sqrt(len(covered))
+    assert covered.mean() < 1 - alpha + 0.05

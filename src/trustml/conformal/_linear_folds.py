@@ -5,8 +5,8 @@ curvature H of the objective by Woodbury's identity,
 
 .. math:: (H - W_S'W_S)^{-1} = (I - H^{-1} W_S'W_S)^{-1} H^{-1} .
 
-One step with it is the exact refit for squared error. Any other loss takes a few more, with the
-same matrix, until the gradient of the remaining objective is what the whole one's was.
+One step with it is the exact refit for squared error. Any other loss takes a few more, until the
+gradient of the remaining objective is what the whole one's was.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from torch import Tensor
 from trustml.core.batches import Batch
 from trustml.influence import InfluenceFunctions
 
-_NUMBERS = 2**24  # of the rows' Jacobians, and of the blocks' matrices
+_NUMBERS = 2**24  # of the rows' Jacobians
+_WORK = 2**28  # products in the blocks' inverses: above, passes over the data cost less
 _STEPS = 50
+_HALVINGS = 8
+_SLOW = 0.1  # of the gradient remains after a step: the curvature is brought up to date
 _ENOUGH = 1e-10  # of the block's pull is left
-_ROUGH = 1e-4  # as much is left: the steps did not arrive
+_ROUGH = 1e-6  # as much is left: the steps did not arrive
 _SINGULAR = 1e9  # what is left of the curvature is singular: the block alone holds a direction
 
 
@@ -45,7 +48,7 @@ def linear_steps(influence: InfluenceFunctions, blocks: Tensor) -> Tensor | None
     n, p = len(objective.data), objective.space.size
     shape = objective.outputs(objective.data.rows(0, 1).inputs).shape[1:]
     o = math.prod(shape)
-    large = max(n * o * p, len(blocks) * p * max(p, n)) > _NUMBERS
+    large = max(n * o * p, len(blocks) * p * n) > _NUMBERS or len(blocks) * p**3 > _WORK
     if large or influence.damping_.value > 0:
         return None
 
@@ -61,40 +64,59 @@ def linear_steps(influence: InfluenceFunctions, blocks: Tensor) -> Tensor | None
     targets, loss = objective.collect(objective.targets), objective.loss
     decay, blocks = objective.weight_decay.to(jacobian), blocks.to(jacobian.device)
 
+    def moved(step: Tensor) -> Tensor:
+        return outputs + (jacobian @ step).reshape(outputs.shape)
+
     def pulled(steps: Tensor, rows: Tensor) -> Tensor:
         """Return the loss gradients (k, p) of rows (k, n), over n, after the steps (k, p)."""
         sums = []
         for step, mask in zip(steps, rows.to(jacobian), strict=True):
-            moved = outputs + (jacobian @ step).reshape(outputs.shape)
-            of_rows = loss.gradient(moved, targets).reshape(n, o) * mask[:, None]
+            of_rows = loss.gradient(moved(step), targets).reshape(n, o) * mask[:, None]
             sums.append(of_rows.reshape(-1) @ jacobian.reshape(-1, p))
         return torch.stack(sums) / objective.n
 
-    inverse = _inverse(influence, loss.hessian_factor(outputs, targets).mT @ jacobian, blocks)
-    if inverse is None:
-        return None
+    def curved(steps: Tensor, rows: Tensor) -> Tensor:
+        """Return the curvatures W'W (k, p, p) of rows (k, n), over n, after the steps (k, p)."""
+        sums = []
+        for step, mask in zip(steps, rows, strict=True):
+            factor = loss.hessian_factor(moved(step)[mask], targets[mask])
+            W = (factor.mT @ jacobian[mask]).reshape(-1, p)
+            sums.append(W.T @ W)
+        return torch.stack(sums) / objective.n
+
     step = jacobian.new_zeros(len(blocks), p)
-    left = pulled(step, blocks)
-    wanted, size = left + pulled(step, ~blocks), left.norm(dim=1)
+    taken, left = curved(step, blocks), pulled(step, blocks)
+    whole, wanted = taken.sum(0), left + pulled(step, ~blocks)
+    size, inverse = left.norm(dim=1), _inverse(influence, taken)
     for _ in range(_STEPS):
-        solved = influence.solve(left.T.to(objective.space.dtype)).x.T.to(step)
-        further = step + (inverse @ solved[:, :, None])[:, :, 0]
-        remains = wanted - pulled(further, ~blocks) - decay * further
-        better = remains.norm(dim=1) < left.norm(dim=1) / 2
-        step = torch.where(better[:, None], further, step)
-        left = torch.where(better[:, None], remains, left)
-        if not bool((better & (left.norm(dim=1) > _ENOUGH * size)).any()):
+        if inverse is None:
+            return None
+        # No certificate: the gradient that remains says more.
+        solved = influence.inverse_.apply(left.T.to(objective.space.dtype)).T.to(step)
+        direction, length = (inverse @ solved[:, :, None])[:, :, 0], torch.ones_like(size)
+        open_ = left.norm(dim=1) > _ENOUGH * size
+        for _ in range(_HALVINGS):
+            further = step + (length * open_)[:, None] * direction
+            remains = wanted - pulled(further, ~blocks) - decay * further
+            ratio = remains.norm(dim=1) / left.norm(dim=1)
+            worse = open_ & (ratio > 1 - length / 10)
+            if not bool(worse.any()):
+                break
+            length = torch.where(worse, length / 2, length)
+        slow = bool((open_ & (ratio > _SLOW)).any())
+        if bool(worse.any()) or not bool(open_.any()):
             break
+        step, left = further, remains
+        if slow:  # with the curvature where the steps have come to
+            inverse = _inverse(influence, whole - curved(step, ~blocks))
     return None if bool((left.norm(dim=1) > _ROUGH * size).any()) else step
 
 
-def _inverse(influence: InfluenceFunctions, roots: Tensor, blocks: Tensor) -> Tensor | None:
-    """Return (I - H⁻¹ W'W)⁻¹ of every block, (k, p, p); None if one does not exist."""
-    p = roots.shape[2]
-    rows = [roots[block].reshape(-1, p) for block in blocks]
-    taken = torch.cat([W.T @ W for W in rows], dim=1) / influence.objective_.n
-    solved = influence.solve(taken.to(influence.objective_.space.dtype)).x.to(roots)
-    rest = torch.eye(p).to(roots) - solved.reshape(p, len(blocks), p).transpose(0, 1)
-    inverse, info = torch.linalg.inv_ex(rest)
+def _inverse(influence: InfluenceFunctions, taken: Tensor) -> Tensor | None:
+    """Return (I - H⁻¹ T)⁻¹ for what each block takes of H, (k, p, p); None if it is none."""
+    k, p = taken.shape[:2]
+    columns = taken.transpose(0, 1).reshape(p, k * p).to(influence.objective_.space.dtype)
+    solved = influence.inverse_.apply(columns).to(taken).reshape(p, k, p).transpose(0, 1)
+    inverse, info = torch.linalg.inv_ex(torch.eye(p).to(taken) - solved)
     sound = not bool(info.any()) and bool((inverse.abs().amax((1, 2)) < _SINGULAR).all())
     return inverse if sound else None
