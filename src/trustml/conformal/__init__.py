@@ -13,6 +13,7 @@ from trustml.conformal._clustered import ClusteredClassifier
 from trustml.conformal._conformal_risk_control import ConformalRiskControl
 from trustml.conformal._conftr import ConformalTrainingLoss, smooth_quantile
 from trustml.conformal._covariate_shift import CovariateShift
+from trustml.conformal._cross_classifier import CrossClassifier
 from trustml.conformal._cross_venn_abers import CrossVennAbers
 from trustml.conformal._cv_plus import CvPlusRegressor
 from trustml.conformal._decay import Decay
@@ -86,6 +87,7 @@ __all__ = [
     "ConformalizedQuantileRegressor",
     "CopulaBox",
     "CovariateShift",
+    "CrossClassifier",
     "CrossVennAbers",
     "CvPlusRegressor",
     "Decay",
