@@ -1,5 +1,7 @@
 """Split conformal intervals: formula, difficulty, groups, bad input."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -170,3 +172,11 @@ def test_wrong_models(digits: object, diabetes: object) -> None:
     two = Ridge().fit(diabetes.X_train, np.stack([diabetes.y_train] * 2, 1))
     with pytest.raises(ValueError, match="one output"):
         SplitRegressor(two).fit(diabetes.X_cal, np.stack([diabetes.y_cal] * 2, 1))
+
+
+def test_a_fitted_regressor_can_be_stored(diabetes: object) -> None:
+    fitted = SplitRegressor(diabetes.estimator).fit(diabetes.X_cal, diabetes.y_cal)
+    restored = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(
+        restored.predict_interval(diabetes.X), fitted.predict_interval(diabetes.X)
+    )

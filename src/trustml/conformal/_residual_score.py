@@ -64,7 +64,7 @@ class Absolute(ResidualScore):
 
     def scale(self, model: Model) -> Scale:
         """Return ones."""
-        return lambda X: np.ones(len(X))
+        return _one
 
 
 class Normalized(ResidualScore):
@@ -174,6 +174,10 @@ def _neighbours(model: Model, k: int, floor: float) -> Scale:
 
 
 # Classes rather than closures, so that fitted regressors can be stored.
+def _one(X: Any) -> np.ndarray:
+    return np.ones(len(X))
+
+
 @dataclass(frozen=True, eq=False)
 class _Given:
     difficulty: Callable[[Any], Any]

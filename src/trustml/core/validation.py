@@ -157,6 +157,15 @@ def restore(result: Tensor | np.ndarray, like: Any) -> Tensor | np.ndarray:
     return to_numpy(result)
 
 
+def all_finite(x: Tensor | np.ndarray) -> bool:
+    """Say whether floating point numbers hold neither NaN nor infinity, in one pass if so."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        # Their sum is not finite then; an overflow of the sum alone is no fault.
+        if math.isfinite(x.sum()):
+            return True
+    return bool((torch.isfinite(x) if isinstance(x, Tensor) else np.isfinite(x)).all())
+
+
 def check_finite(x: Any, name: str) -> None:
     """Refuse NaN and infinity.
 
@@ -173,16 +182,16 @@ def check_finite(x: Any, name: str) -> None:
         If a value is NaN or infinite.
     """
     if isinstance(x, Tensor):
-        if not x.is_floating_point():
+        if not x.is_floating_point() or all_finite(x):
             return
         finite = torch.isfinite(x)
         n_bad, shape = int((~finite).sum()), tuple(x.shape)
         first = [int(i) for i in (~finite).nonzero()[0]] if n_bad else []
     else:
         array = to_numpy(x)
-        if array.dtype.kind != "f":
+        if array.dtype.kind != "f" or all_finite(array):
             return
-        bad = ~np.isfinite(array)
+        bad = ~np.isfinite(np.atleast_1d(array))
         n_bad, shape = int(bad.sum()), array.shape
         first = [int(i[0]) for i in np.nonzero(bad)] if n_bad else []
     if n_bad:

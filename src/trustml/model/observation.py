@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -51,6 +51,8 @@ class Observation:
     @classmethod
     def join(cls, parts: Sequence[Observation]) -> Observation:
         """Put batches one after the other."""
+        if len(parts) == 1:
+            return replace(parts[0], inputs=None)
 
         def joined(name: str) -> Tensor | None:
             found = [getattr(part, name) for part in parts]

@@ -66,7 +66,7 @@ def check_probabilities(outputs: Tensor, one_row_sum: bool) -> None:
     ValueError
         If a value is outside [0, 1], or a row does not sum to one.
     """
-    low, high = float(outputs.min()), float(outputs.max())
+    low, high = map(float, outputs.aminmax())
     if low < -1e-6 or high > 1 + 1e-6:
         raise ValueError(
             f"probabilities must lie in [0, 1], got values from {low:.3g} to {high:.3g}; "

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from trustml.core.batches import Batch, Data, Inputs, forward, is_out_of_memory, map_batches
 from trustml.core.features import Capture
 from trustml.core.modes import evaluating
-from trustml.core.validation import as_tensor, take_rows
+from trustml.core.validation import all_finite, as_tensor, take_rows
 from trustml.model.converted import Converted, Outputs, Task
 from trustml.model.intake import Intake
 from trustml.model.observation import Observation
@@ -184,9 +184,8 @@ class Passes:
             self._converted.call(rows if step >= len(rows) else take_rows(rows, some))
             for some in np.array_split(np.arange(len(rows)), range(step, len(rows), step))
         )
-        outputs = torch.cat(
-            [as_tensor(part, name="the outputs", device=self.intake.device) for part in parts]
-        )
+        found = [as_tensor(part, name="the outputs", device=self.intake.device) for part in parts]
+        outputs = found[0] if len(found) == 1 else torch.cat(found)
         if not outputs.is_floating_point():
             outputs = outputs.to(self.intake.dtype)
         if outputs.ndim == 0 or len(outputs) != len(rows):
@@ -194,7 +193,7 @@ class Passes:
                 f"the model gave outputs of shape {tuple(outputs.shape)} for {len(rows)} rows; "
                 "its first output axis must be the rows"
             )
-        if not bool(torch.isfinite(outputs).all()):
+        if not all_finite(outputs):
             raise ValueError("the model gave NaN or infinite outputs")
         if self.kind is None:
             self.kind = "probabilities" if looks_like_probabilities(outputs) else "logits"
