@@ -54,7 +54,7 @@ def test_it_repairs_a_model_that_is_too_sure() -> None:
     wide = np.hstack([X, X[:, :6] * X[:, 6:], X**2])
     fitted = LogisticRegression(C=1e3, max_iter=5000).fit(wide[:150], y[:150])
     model = trustml.wrap(fitted, train=(wide[:150], y[:150]))
-    cross = CrossVennAbers(model, folds=5, random_state=0).fit()
+    cross = CrossVennAbers(model, folds=5, refit=True, random_state=0).fit()
     before, after = (m.predict_proba(wide[150:])[:, 1] for m in (model, cross))
     assert log_loss(y[150:] == "yes", after) < log_loss(y[150:] == "yes", before) - 0.02
     assert set(cross.predict(wide[150:])) == {"no", "yes"}
