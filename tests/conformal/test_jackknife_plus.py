@@ -11,7 +11,15 @@ from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.model_selection import PredefinedSplit
 
 import trustml
-from trustml.conformal import CvPlusRegressor, JackknifePlusRegressor, _plus_interval, metrics
+from trustml.conformal import (
+    CovariateShift,
+    CvPlusRegressor,
+    Decay,
+    JackknifePlusRegressor,
+    Localized,
+    _plus_interval,
+    metrics,
+)
 from trustml.warnings import CoverageWarning
 
 BOTH = pytest.mark.parametrize("kind", [JackknifePlusRegressor, CvPlusRegressor])
@@ -133,6 +141,36 @@ def test_damped_models_warn_that_they_have_seen_the_row() -> None:
     model = trustml.wrap(LinearRegression().fit(X, X[:, 0]), train=(X, X[:, 0]))
     with pytest.warns(CoverageWarning, match=r"damped.*refit=True"):
         JackknifePlusRegressor(model).fit()
+
+
+@pytest.mark.parametrize("method", ["plus", "minmax", "base"])
+def test_equal_weights_change_nothing_and_others_do(diabetes: object, method: str) -> None:
+    plain = JackknifePlusRegressor(diabetes.model, method).fit()
+    for weights in (lambda X: np.full(len(X), 3.0), Decay(rate=1.0)):
+        same = JackknifePlusRegressor(diabetes.model, method, weights).fit()
+        np.testing.assert_allclose(
+            same.predict_interval(diabetes.X, [0.1, 0.4]),
+            plain.predict_interval(diabetes.X, [0.1, 0.4]),
+            rtol=1e-12,
+        )
+    shifted = CovariateShift(diabetes.X[diabetes.X[:, 2] > 0])
+    cp = JackknifePlusRegressor(diabetes.model, method, shifted).fit()
+    ends = cp.predict_interval(diabetes.X)
+    assert cp.weights_.effective_sample_size_ < 140
+    assert not np.allclose(ends, plain.predict_interval(diabetes.X))
+    np.testing.assert_allclose(cp.predict_interval(diabetes.X[5:8]), ends[5:8], rtol=1e-10)
+
+
+def test_weights_that_hold_too_little(diabetes: object) -> None:
+    cp = JackknifePlusRegressor(diabetes.model, weights=lambda X: np.exp(15 * X[:, 2])).fit()
+    far = np.repeat(diabetes.X[:1], 2, axis=0)
+    far[:, 2] = 0, 0.5
+    with pytest.warns(CoverageWarning, match="1 of 2 rows hold more"):
+        ends = cp.predict_interval(far)
+    assert np.isinf(ends[1]).all()
+    assert np.isfinite(ends[0]).all()
+    with pytest.raises(ValueError, match="depend on the new row"):
+        JackknifePlusRegressor(diabetes.model, weights=Localized(1.0)).fit()
 
 
 @BOTH

@@ -1,5 +1,6 @@
 """Order statistics of jackknife+ by sorting, for every rank."""
 
+import warnings
 from fractions import Fraction
 
 import numpy as np
@@ -8,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trustml.conformal import _plus_interval
-from trustml.conformal._plus_interval import chunks, plus_interval, warn_if_too_few, widened
+from trustml.conformal._plus_interval import (
+    chunks,
+    plus_interval,
+    residual_limits,
+    warn_if_too_few,
+    weighted_plus_interval,
+)
 from trustml.warnings import CoverageWarning
 
 
@@ -24,10 +31,21 @@ def test_equals_sorting(n: int, m: int, percent: int, seed: int) -> None:
         lows, highs = sorted(centres[row] - residuals), sorted(centres[row] + residuals)
         assert found[row, 0] == (lows[low_rank - 1] if low_rank >= 1 else -np.inf)
         assert found[row, 1] == (highs[high_rank - 1] if high_rank <= n else np.inf)
-    ends = widened(centres.min(1), centres.max(1), residuals, [alpha])[..., 0]
     limit = np.sort(residuals)[high_rank - 1] if high_rank <= n else np.inf
-    np.testing.assert_array_equal(ends[:, 0], centres.min(1) - limit)
-    np.testing.assert_array_equal(ends[:, 1], centres.max(1) + limit)
+    assert residual_limits(residuals, [alpha]).tolist() == [limit]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 99), st.integers(0, 2**32))
+def test_whole_weights_are_repeated_rows(n: int, percent: int, seed: int) -> None:
+    rng, alpha = np.random.default_rng(seed), Fraction(percent, 100)
+    centres, residuals = rng.normal(size=(3, n)), rng.exponential(size=n)
+    weights = rng.integers(1, 4, size=n)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CoverageWarning)
+        found = weighted_plus_interval(centres, residuals, [alpha], weights, np.ones(3))
+    repeated = plus_interval(centres.repeat(weights, axis=1), residuals.repeat(weights), [alpha])
+    np.testing.assert_array_equal(found, repeated)
 
 
 def test_chunks_cover_all_rows_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,8 +68,8 @@ class CrossClassifier(BaseEstimator):
     References
     ----------
     Romano, Sesia and Candès (2020), Classification with valid and adaptive coverage,
-    arXiv:2006.02544, section 2.3. Vovk (2015), Cross-conformal predictors, arXiv:1208.0806. Barber,
-    Candès, Ramdas and Tibshirani (2021), arXiv:1905.02928, theorem 4.
+    arXiv:2006.02544. Vovk (2015), Cross-conformal predictors, arXiv:1208.0806. Barber, Candès,
+    Ramdas and Tibshirani (2021), arXiv:1905.02928.
 
     Examples
     --------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +16,8 @@ from trustml.conformal._leaving_out import leaving_out, new_rows
 from trustml.conformal._plus_interval import chunks
 from trustml.conformal._regression import predicted
 from trustml.conformal._symmetry import warn_if_asymmetric
+from trustml.conformal._weighted_scores import WeightedScores
+from trustml.conformal._weights import Weights, as_weights
 from trustml.core.batches import Data
 from trustml.core.progress import track
 from trustml.core.validation import to_numpy
@@ -42,6 +44,11 @@ class JackknifePlusRegressor(HeldOutRegressor):
         "minmax": the least and largest of these predictions, widened by the quantile of the
         residuals. "base": the model's own prediction, widened by it; the classical jackknife,
         which has no guarantee.
+    weights : None, Weights or callable X -> (n,)
+        For new rows that are drawn otherwise than the training rows, the weighted jackknife+
+        (JAW): `CovariateShift`, or a callable that gives the ratio of the new rows' density to the
+        training rows', up to a factor. With exact ratios the guarantees hold under the new rows'
+        law.
     refit : bool
         True trains n models (``Model.retrain``): the reference, also for models without
         gradients.
@@ -56,6 +63,8 @@ class JackknifePlusRegressor(HeldOutRegressor):
         The wrapped model.
     residuals_ : ndarray of shape (n,)
         Absolute leave-one-out residuals of the training rows, in the unit of y.
+    weights_ : Weights
+        Fitted on the training rows; with ``weights`` only.
     influence_ : InfluenceFunctions
         What predicted the leave-one-out models; without refits only. Its solves carry their
         certificates.
@@ -65,7 +74,8 @@ class JackknifePlusRegressor(HeldOutRegressor):
     References
     ----------
     Barber, Candès, Ramdas and Tibshirani (2021), Predictive inference with the jackknife+,
-    arXiv:1905.02928.
+    arXiv:1905.02928. Prinster, Liu and Saria (2022), JAWS: auditing predictive uncertainty under
+    covariate shift, arXiv:2207.10716.
 
     Examples
     --------
@@ -84,12 +94,14 @@ class JackknifePlusRegressor(HeldOutRegressor):
         self,
         model: Any,
         method: Method = "plus",
+        weights: Weights | Callable[[Any], Any] | None = None,
         refit: bool = False,
         curvature: str = "auto",
         damping: str | float = "auto",
     ) -> None:
         self.model = model
         self.method = method
+        self.weights = weights
         self.refit = refit
         self.curvature = curvature
         self.damping = damping
@@ -106,7 +118,8 @@ class JackknifePlusRegressor(HeldOutRegressor):
         -----
         CoverageWarning
             If the curvature had to be damped: the intervals may then be too narrow. If a
-            transformer of a pipeline has learnt from the training rows and is held.
+            transformer of a pipeline has learnt from the training rows and is held. If the weighted
+            rows are worth few rows of equal weight.
         """
         model, y = self._checked()
         warn_if_asymmetric(model, "JackknifePlusRegressor", self.refit)
@@ -127,7 +140,21 @@ class JackknifePlusRegressor(HeldOutRegressor):
             few = n * model.objective.space.size <= _HELD
             self._changes = self.influence_.parameter_changes(rows) if few else None
         self.model_, self.residuals_ = model, np.abs(y - left_out)
+        self._weighted = None
+        if self.weights is not None:
+            self.weights_ = self._weigh(model, y)
+            self._weighted = WeightedScores(self.residuals_, self.weights_)
         return self
+
+    def _weigh(self, model: Model, y: np.ndarray) -> Weights:
+        weights = as_weights(self.weights)
+        if type(weights).blocks is not Weights.blocks:
+            raise ValueError(
+                f"the weights of {type(weights).__name__} depend on the new row, which is not for "
+                "the jackknife+; use CovariateShift, or a callable, or WeightedRegressor"
+            )
+        weights.fit(model, model._training.X, y)  # type: ignore[union-attr]
+        return weights
 
     def diagnose(self, n_points: int = 10) -> HeldOutDiagnosis:
         """Train anew without each of a few rows and compare their residuals.

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from trustml.evidence import conformal_rank
+from trustml.evidence import conformal_rank, quantile
 from trustml.warnings import CoverageWarning
 
 _CHUNK_NUMBERS = 2**22  # numbers of a (rows, n) block; the whole (m, n) is never held
@@ -86,14 +86,40 @@ def order_statistics(values: np.ndarray, alphas: list[Fraction], lower: bool = F
     return found
 
 
-def widened(
-    low: np.ndarray, high: np.ndarray, residuals: np.ndarray, alphas: list[Fraction]
+def weighted_plus_interval(
+    centres: np.ndarray,
+    residuals: np.ndarray,
+    alphas: list[Fraction],
+    weights: np.ndarray,
+    own: np.ndarray,
 ) -> np.ndarray:
-    """Return (m, 2, a) ends: low (m,) and high (m,) moved apart by the residuals' quantile."""
+    """Return (m, 2, a) ends: weighted quantiles of held-out predictions -+ residuals.
+
+    Parameters
+    ----------
+    centres, residuals, alphas
+        As for `plus_interval`.
+    weights : ndarray of shape (n,)
+        Of the training rows.
+    own : ndarray of shape (m,)
+        Of the new rows, which stand at infinity.
+
+    Returns
+    -------
+    ndarray of shape (m, 2, a)
+    """
+    ends = np.empty((len(centres), 2, len(alphas)))
+    for row, mine in enumerate(own):
+        ends[row, 0] = -quantile(residuals - centres[row], alphas, weights, mine)
+        ends[row, 1] = quantile(residuals + centres[row], alphas, weights, mine)
+    return ends
+
+
+def residual_limits(residuals: np.ndarray, alphas: list[Fraction]) -> np.ndarray:
+    """Return the conformal quantiles (a,) of residuals (n,); infinite for too few, unwarned."""
     n = len(residuals)
     ordered = np.append(np.sort(residuals), math.inf)
-    limits = ordered[[min(conformal_rank(n, alpha), n + 1) - 1 for alpha in alphas]]
-    return np.stack([low[:, None] - limits, high[:, None] + limits], axis=1)
+    return ordered[[min(conformal_rank(n, alpha), n + 1) - 1 for alpha in alphas]]
 
 
 def warn_if_too_few(n: int, alphas: list[Fraction]) -> None:
