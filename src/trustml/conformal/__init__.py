@@ -38,6 +38,7 @@ from trustml.conformal._held_out_diagnosis import HeldOutDiagnosis
 from trustml.conformal._infinitesimal_jackknife import InfinitesimalJackknife
 from trustml.conformal._isotonic_scaling import IsotonicScaling
 from trustml.conformal._jackknife_plus import JackknifePlusRegressor
+from trustml.conformal._jackknife_plus_after_bootstrap import JackknifePlusAfterBootstrapRegressor
 from trustml.conformal._knn import Knn
 from trustml.conformal._label_shift import LabelShift
 from trustml.conformal._lac import Lac
@@ -108,6 +109,7 @@ __all__ = [
     "HeldOutDiagnosis",
     "InfinitesimalJackknife",
     "IsotonicScaling",
+    "JackknifePlusAfterBootstrapRegressor",
     "JackknifePlusRegressor",
     "Knn",
     "LabelShift",
