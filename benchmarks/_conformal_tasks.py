@@ -40,14 +40,14 @@ def linear(name: str, n: int, m: int, seed: int = 0) -> Arrays:
     return {"X": X[:n], "y": y[:n], "Xq": X[n : n + m], "yq": y[n : n + m], "fold": fold}
 
 
-def standardised(n: int, seed: int) -> Arrays:
-    """Diabetes with columns and targets of mean 0 and variance 1."""
+def standardised(n: int, seed: int, decay: float) -> Arrays:
+    """Diabetes with columns and targets of mean 0 and variance 1; a network's weight decay."""
     data = linear("diabetes", n, 442 - n, seed)
     X = np.concatenate([data["X"], data["Xq"]])
     y = np.concatenate([data["y"], data["yq"]])
     data["X"], data["Xq"] = ((data[part] - X.mean(axis=0)) / X.std(axis=0) for part in ("X", "Xq"))
     data["y"], data["yq"] = ((data[part] - y.mean()) / y.std() for part in ("y", "yq"))
-    return data
+    return data | {"decay": np.array(decay)}
 
 
 def components(n: int, m: int, seed: int) -> Arrays:
@@ -103,8 +103,6 @@ RECIPES: dict[str, Callable[..., Arrays]] = {
     f.__name__: f for f in (linear, standardised, components, softmax, shifted, coins, scores)
 }
 
-DECAY = 0.03
-
 
 def network() -> nn.Module:
     """Ten inputs, eight tanh units, one output: 97 parameters."""
@@ -113,7 +111,7 @@ def network() -> nn.Module:
         return nn.Sequential(nn.Linear(10, 8), nn.Tanh(), nn.Linear(8, 1)).double()
 
 
-def trained(start: nn.Module, X: np.ndarray, y: np.ndarray, n: int) -> nn.Module:
+def trained(start: nn.Module, X: np.ndarray, y: np.ndarray, n: int, decay: float) -> nn.Module:
     """The minimum near a start, of the sum of squared errors over n plus weight decay."""
     module = copy.deepcopy(start)
     rows, targets = torch.as_tensor(X), torch.as_tensor(y)
@@ -124,7 +122,7 @@ def trained(start: nn.Module, X: np.ndarray, y: np.ndarray, n: int) -> nn.Module
 
     def objective() -> torch.Tensor:
         optimiser.zero_grad()
-        penalty = sum((p**2).sum() for p in module.parameters()) * DECAY / 2
+        penalty = sum((p**2).sum() for p in module.parameters()) * decay / 2
         value = ((module(rows)[:, 0] - targets) ** 2).sum() / n + penalty
         value.backward()
         return value
@@ -139,12 +137,13 @@ class WarmNetwork(RegressorMixin, BaseEstimator):
     Its regulariser stays what it is beside n rows.
     """
 
-    def __init__(self, start: nn.Module | None = None, n: int = 1) -> None:
+    def __init__(self, start: nn.Module | None = None, n: int = 1, decay: float = 0.0) -> None:
         self.start = start
         self.n = n
+        self.decay = decay
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
-        self.module_ = trained(self.start, X, y, self.n)
+        self.module_ = trained(self.start, X, y, self.n, self.decay)
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:

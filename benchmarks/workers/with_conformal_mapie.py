@@ -34,9 +34,9 @@ def plus(data: Arrays, phase: Phases, method: str, folds: bool, estimator: objec
 
 
 def network_plus(data: Arrays, phase: Phases) -> tuple:
-    n = len(data["y"])
-    start = trained(network(), data["X"], data["y"], n)
-    ends, _ = plus(data, phase, "plus", folds=False, estimator=WarmNetwork(start, n))
+    n, decay = len(data["y"]), float(data["decay"])
+    start = trained(network(), data["X"], data["y"], n, decay)
+    ends, _ = plus(data, phase, "plus", folds=False, estimator=WarmNetwork(start, n, decay))
     return np.concatenate([ends[:, 0], ends[:, 1]]), {}
 
 

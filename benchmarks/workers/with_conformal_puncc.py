@@ -91,7 +91,10 @@ def ranks(data: Arrays, phase: Phases) -> tuple:
             nonconf_score_func=nonconformity_scores.absolute_difference,
             pred_set_func=prediction_sets.constant_interval,
         )
-        calibrator.fit(y_true=np.arange(1.0, n + 1), y_pred=np.zeros(n))
+        try:
+            calibrator.fit(y_true=np.arange(1.0, n + 1), y_pred=np.zeros(n))
+        except TypeError:  # one calibration row is squeezed to a number: no rank
+            continue
         for j, hundredth in enumerate(data["hundredths"].tolist()):
             try:
                 found[i, j] = calibrator.compute_quantile(alpha=hundredth / 100)

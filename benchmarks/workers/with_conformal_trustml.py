@@ -8,7 +8,7 @@ from _phases import Phases, main
 from sklearn.linear_model import LogisticRegression, Ridge
 
 import trustml
-from _conformal_tasks import ALPHA, DECAY, FOLDS, Arrays, hits, network, trained
+from _conformal_tasks import ALPHA, FOLDS, Arrays, hits, network, trained
 from trustml.conformal import (
     Aps,
     CvPlusRegressor,
@@ -42,12 +42,12 @@ def plus(data: Arrays, phase: Phases, kind: type, **options: object) -> tuple:
 
 
 def network_plus(data: Arrays, phase: Phases, refit: bool) -> tuple:
-    X, y, n = data["X"], data["y"], len(data["y"])
-    start = trained(network(), X, y, n)
+    X, y, n, decay = data["X"], data["y"], len(data["y"]), float(data["decay"])
+    start = trained(network(), X, y, n, decay)
     with phase("fit"):
         model = trustml.wrap(
-            copy.deepcopy(start), task="regression", train=(X, y), weight_decay=DECAY,
-            train_fn=lambda X, y: trained(start, X, y, n),
+            copy.deepcopy(start), task="regression", train=(X, y), weight_decay=decay,
+            train_fn=lambda X, y: trained(start, X, y, n, decay),
         )  # fmt: skip
         cp = JackknifePlusRegressor(model, refit=refit).fit()
     with phase("predict"):
@@ -161,9 +161,11 @@ CONTENDERS = {
     "lac": lambda d, ph: split(d, ph, Lac()),
     "aps": lambda d, ph: split(d, ph, Aps()),
     "raps": lambda d, ph: split(d, ph, Raps(penalty=0.01, k_reg=2)),
+    "raps (auto)": lambda d, ph: split(d, ph, Raps("auto", "auto")),
     "lac, resplits": lambda d, ph: resplits(d, ph, Lac()),
     "aps, resplits": lambda d, ph: resplits(d, ph, Aps()),
     "raps, resplits": lambda d, ph: resplits(d, ph, Raps(penalty=0.01, k_reg=2)),
+    "raps (auto), resplits": lambda d, ph: resplits(d, ph, Raps("auto", "auto")),
     "weighted": weighted,
     **{
         f"{kind} {test}": lambda d, ph, f=f, test=test: f(d, ph, test)
