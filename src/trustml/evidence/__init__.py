@@ -12,6 +12,7 @@ from trustml.evidence._bootstrap import bootstrap
 from trustml.evidence._bounded_mean import MEAN_METHODS, mean_pvalue, mean_upper_bound
 from trustml.evidence._change import change_test
 from trustml.evidence._concentration import hoeffding_bentkus_pvalue
+from trustml.evidence._delong import AurocDifference, auroc_difference
 from trustml.evidence._evalues import (
     discovery_evalues,
     e_benjamini_hochberg,
@@ -43,6 +44,7 @@ from trustml.evidence._two_sample import energy_test, mmd_test
 
 __all__ = [
     "MEAN_METHODS",
+    "AurocDifference",
     "Bet",
     "Composite",
     "Interval",
@@ -52,6 +54,7 @@ __all__ = [
     "SimpleMixture",
     "TestResult",
     "adjust",
+    "auroc_difference",
     "auroc_interval",
     "benjamini_hochberg",
     "benjamini_yekutieli",

@@ -7,16 +7,22 @@ from typing import Any
 
 import numpy as np
 
+from trustml.core.validation import check_choice
 from trustml.evidence._checks import as_vector, check_probability
+from trustml.evidence._delong import delong_covariance
 from trustml.evidence._intervals import Interval
 
 
-def auroc_interval(scores_in: Any, scores_out: Any, level: float = 0.95) -> Interval:
+def auroc_interval(
+    scores_in: Any, scores_out: Any, level: float = 0.95, method: str = "newcombe"
+) -> Interval:
     r"""Interval of P(out > in) + P(out = in) / 2, the area under the ROC curve.
 
-    The ends solve :math:`|A - \hat A| = z \sqrt{V(A)}` with Hanley and McNeil's variance
-    (Newcombe's method 5), so the interval stays inside [0, 1] and keeps its width where the
-    samples are separated perfectly, which bootstrap and Wald intervals do not.
+    "newcombe": the ends solve :math:`|A - \hat A| = z \sqrt{V(A)}` with Hanley and McNeil's
+    variance (Newcombe's method 5), so the interval stays inside [0, 1] and keeps its width where
+    the samples are separated perfectly, which bootstrap and Wald intervals do not. "delong":
+    :math:`\hat A \pm z` standard errors, cut to [0, 1]; its variance assumes nothing of the
+    scores, so it is the better one for many rows whose spread differs between the samples.
 
     Parameters
     ----------
@@ -26,6 +32,8 @@ def auroc_interval(scores_in: Any, scores_out: Any, level: float = 0.95) -> Inte
         Scores of the sample that should score high.
     level : float in (0, 1)
         Confidence level.
+    method : {"newcombe", "delong"}
+        How; "delong" needs at least 2 rows of each sample.
 
     Returns
     -------
@@ -34,6 +42,8 @@ def auroc_interval(scores_in: Any, scores_out: Any, level: float = 0.95) -> Inte
 
     References
     ----------
+    DeLong, DeLong and Clarke-Pearson (1988), Comparing the areas under two or more correlated
+    receiver operating characteristic curves.
     Newcombe (2006), Confidence intervals for an effect size measure based on the Mann-Whitney
     statistic. Part 2: asymptotic methods and evaluation.
 
@@ -47,10 +57,16 @@ def auroc_interval(scores_in: Any, scores_out: Any, level: float = 0.95) -> Inte
 
     inside, outside = as_vector(scores_in, "scores_in"), as_vector(scores_out, "scores_out")
     level = check_probability(level, "level")
+    check_choice(method, "method", ("newcombe", "delong"))
+    z = float(ndtri((1 + level) / 2))
+    if method == "delong":
+        areas, covariance = delong_covariance(inside[None], outside[None])
+        area, half = float(areas[0]), z * math.sqrt(float(covariance[0, 0]))
+        low, high = max(0.0, area - half), min(1.0, area + half)
+        return Interval(area, low, high, level, "delong's interval of the AUROC")
     n, m = len(inside), len(outside)
     ranks = rankdata(np.concatenate([inside, outside]))
     estimate = float((ranks[n:].sum() - m * (m + 1) / 2) / (n * m))
-    z = float(ndtri((1 + level) / 2))
 
     def excess(area: float) -> float:
         """Grow from below zero at the estimate to above zero at the end of the interval."""
