@@ -159,6 +159,8 @@ def restore(result: Tensor | np.ndarray, like: Any) -> Tensor | np.ndarray:
 
 def all_finite(x: Tensor | np.ndarray) -> bool:
     """Say whether floating point numbers hold neither NaN nor infinity, in one pass if so."""
+    if isinstance(x, Tensor):
+        x = x.detach()
     with np.errstate(over="ignore", invalid="ignore"):
         # Their sum is not finite then; an overflow of the sum alone is no fault.
         if math.isfinite(x.sum()):
