@@ -12,8 +12,9 @@ from torch import Tensor
 
 from trustml.conformal._held_out import HeldOutRegressor, Method
 from trustml.conformal._held_out_diagnosis import HeldOutDiagnosis, diagnosed
-from trustml.conformal._leaving_out import leaving_out, new_rows
+from trustml.conformal._leaving_out import is_linear, leaving_out, new_rows
 from trustml.conformal._plus_interval import chunks
+from trustml.conformal._refined_steps import RefinedSteps, can_refine
 from trustml.conformal._regression import predicted
 from trustml.conformal._symmetry import warn_if_asymmetric
 from trustml.conformal._weighted_scores import WeightedScores
@@ -32,8 +33,8 @@ class JackknifePlusRegressor(HeldOutRegressor):
     Coverage is at least 1 - 2 alpha for any data and any symmetric training, and 1 - alpha in
     practice; ``method="minmax"`` has at least 1 - alpha, at wider intervals. Without refits the n
     leave-one-out models come from the curvature engine by one leverage-corrected step each: exact
-    for least squares and ridge, close for smooth models. A model's nonlinear outputs are followed
-    to first order in the parameters.
+    for least squares and ridge, close for smooth models. Those of a small network with squared
+    error are followed until their gradients are gone; other nonlinear outputs to first order.
 
     Parameters
     ----------
@@ -136,9 +137,14 @@ class JackknifePlusRegressor(HeldOutRegressor):
             self.influence_ = leaving_out(
                 model, "JackknifePlusRegressor", self.curvature, self.damping
             )
-            left_out = _values(model, self.influence_.leave_one_out_outputs())
-            few = n * model.objective.space.size <= _HELD
-            self._changes = self.influence_.parameter_changes(rows) if few else None
+            self._refined, self._changes = None, None
+            if not is_linear(model) and can_refine(self.influence_):
+                self._refined = RefinedSteps(self.influence_)
+                left_out = _values(model, self._refined.own()[:, None])
+            else:
+                left_out = _values(model, self.influence_.leave_one_out_outputs())
+                if n * model.objective.space.size <= _HELD:
+                    self._changes = self.influence_.parameter_changes(rows)
         self.model_, self.residuals_ = model, np.abs(y - left_out)
         self._weighted = None
         if self.weights is not None:
@@ -176,12 +182,19 @@ class JackknifePlusRegressor(HeldOutRegressor):
         if self.refit:
             yield np.stack([predicted(m, X) for m in self.models_], axis=1)
             return
-        data = new_rows(self.model_, X)
-        for rows in chunks(len(data), max(len(self.residuals_), self.model_.objective.space.size)):
+        data, n, p = (
+            new_rows(self.model_, X),
+            len(self.residuals_),
+            self.model_.objective.space.size,
+        )
+        for rows in chunks(len(data), max(n, p) if self._refined is None else n * p):
             yield self._without(data.subset(rows))
 
     def _without(self, rows: Data) -> np.ndarray:
         """Return predictions (b, n): outputs plus their change when each row is left out."""
+        if self._refined is not None:
+            moved = self._refined.outputs(rows.rows(0, len(rows)).inputs)
+            return _values(self.model_, moved.reshape(-1, 1)).reshape(len(rows), -1)
         outputs = self.model_.observe(rows).outputs.reshape(len(rows), 1)
         objective = self.model_.objective
         if self._changes is None:
