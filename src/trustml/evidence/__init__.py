@@ -10,7 +10,9 @@ from trustml.evidence._auroc import auroc_interval
 from trustml.evidence._bets import Bet, Composite, PlugIn, Power, SimpleJumper, SimpleMixture
 from trustml.evidence._bootstrap import bootstrap
 from trustml.evidence._bounded_mean import MEAN_METHODS, mean_pvalue, mean_upper_bound
+from trustml.evidence._categories import chi2_test
 from trustml.evidence._change import change_test
+from trustml.evidence._classifier_test import classifier_test
 from trustml.evidence._concentration import hoeffding_bentkus_pvalue
 from trustml.evidence._delong import AurocDifference, auroc_difference
 from trustml.evidence._evalues import (
@@ -22,9 +24,11 @@ from trustml.evidence._evalues import (
     p_to_e,
 )
 from trustml.evidence._fixed_sequence import fixed_sequence
+from trustml.evidence._hotelling import hotelling_test
 from trustml.evidence._intervals import Interval, beta_binomial_band, clopper_pearson, wilson
 from trustml.evidence._martingales import betting_martingale
 from trustml.evidence._mean_difference import mean_difference_pvalue
+from trustml.evidence._mean_embedding import fourier_mmd_test, linear_mmd_test
 from trustml.evidence._mean_interval import mean_interval
 from trustml.evidence._mean_martingale import mean_martingale
 from trustml.evidence._multiplicity import (
@@ -64,6 +68,8 @@ __all__ = [
     "bonferroni",
     "bootstrap",
     "change_test",
+    "chi2_test",
+    "classifier_test",
     "clopper_pearson",
     "conformal_rank",
     "discovery_evalues",
@@ -73,9 +79,12 @@ __all__ = [
     "evalues",
     "exact_alpha",
     "fixed_sequence",
+    "fourier_mmd_test",
     "hoeffding_bentkus_pvalue",
     "holm",
+    "hotelling_test",
     "ks_test",
+    "linear_mmd_test",
     "mean_difference_pvalue",
     "mean_interval",
     "mean_martingale",

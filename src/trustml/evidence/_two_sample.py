@@ -46,11 +46,6 @@ def mmd_test(
         ``statistic`` is the squared MMD (biased, at least 0), ``effect_size`` the square root
         of the unbiased one (0 where negative), in [0, sqrt(2)].
 
-    Raises
-    ------
-    ValueError
-        If the bandwidth is not positive.
-
     References
     ----------
     Gretton, Borgwardt, Rasch, Schölkopf and Smola (2012), A kernel two-sample test.
@@ -65,15 +60,8 @@ def mmd_test(
     """
     first, second, rng = _samples(X, Y, max_rows, random_state)
     squared = _squared_distances(np.concatenate([first, second]))
-    if isinstance(bandwidth, str):
-        if bandwidth != "median":
-            raise ValueError(f"bandwidth must be a positive number or 'median', got {bandwidth!r}")
-        off_diagonal = squared[np.triu_indices(len(squared), 1)]
-        width = math.sqrt(float(np.median(off_diagonal))) or 1.0
-    else:
-        width = float(bandwidth)
-        if not width > 0 or not math.isfinite(width):
-            raise ValueError(f"bandwidth must be a positive number or 'median', got {bandwidth!r}")
+    given = check_bandwidth(bandwidth)
+    width = _median_of(squared) if given is None else given
     kernel = np.exp(-squared / (2 * width * width))
     n, m = len(first), len(second)
     statistic, p_value = _permuted(kernel, n, m, n_permutations, rng)
@@ -134,10 +122,8 @@ def energy_test(
     return TestResult(statistic, p_value, effect, "energy distance", (n, m))
 
 
-def _samples(
-    X: Any, Y: Any, max_rows: int, random_state: RandomState
-) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
-    rng, limit = numpy_generator(random_state), check_count(max_rows, "max_rows", least=2)
+def two_samples(X: Any, Y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return both samples as float64 rows (n, d) and (m, d), checked."""
     out = []
     for name, rows in (("X", to_numpy(X)), ("Y", to_numpy(Y))):
         sample = np.asarray(rows, dtype=np.float64)
@@ -146,15 +132,49 @@ def _samples(
         sample = sample.reshape(len(sample), -1)
         if not np.isfinite(sample).all():
             raise ValueError(f"{name} has NaN or infinite values; drop or impute these rows")
-        if len(sample) > limit:
-            sample = sample[np.sort(rng.choice(len(sample), limit, replace=False))]
         out.append(sample)
     first, second = out
     if first.shape[1] != second.shape[1]:
         raise ValueError(
             f"X and Y must have the same features, got {first.shape[1]} and {second.shape[1]}"
         )
-    return first, second, rng
+    return first, second
+
+
+def thinned(rows: np.ndarray, limit: int, rng: np.random.Generator) -> np.ndarray:
+    """Return at most ``limit`` rows, drawn at random, in their order."""
+    if len(rows) <= limit:
+        return rows
+    kept: np.ndarray = rows[np.sort(rng.choice(len(rows), limit, replace=False))]
+    return kept
+
+
+def check_bandwidth(bandwidth: float | str) -> float | None:
+    """Return the width of a Gaussian kernel, None for the median distance."""
+    if isinstance(bandwidth, str) and bandwidth == "median":
+        return None
+    width = math.nan if isinstance(bandwidth, str) else float(bandwidth)
+    if not 0 < width < math.inf:
+        raise ValueError(f"bandwidth must be a positive number or 'median', got {bandwidth!r}")
+    return width
+
+
+def median_distance(rows: np.ndarray) -> float:
+    """Return the median distance of rows (n, d); 1 where it is zero."""
+    return _median_of(_squared_distances(rows))
+
+
+def _median_of(squared: np.ndarray) -> float:
+    off_diagonal = squared[np.triu_indices(len(squared), 1)]
+    return math.sqrt(float(np.median(off_diagonal))) or 1.0
+
+
+def _samples(
+    X: Any, Y: Any, max_rows: int, random_state: RandomState
+) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
+    rng, limit = numpy_generator(random_state), check_count(max_rows, "max_rows", least=2)
+    first, second = two_samples(X, Y)
+    return thinned(first, limit, rng), thinned(second, limit, rng), rng
 
 
 def _squared_distances(rows: np.ndarray) -> np.ndarray:
