@@ -26,6 +26,7 @@ _WORDS = {
     "logits": "logits",
     "features": "features (one vector a row, the input of a last linear layer)",
     "head": "a differentiable last linear layer",
+    "inputs": "inputs that can be moved (one tensor of real numbers, and a gradient to it)",
     "labels": "class labels",
 }
 
@@ -40,7 +41,7 @@ class Detector(BaseEstimator, ABC):
 
     Attributes
     ----------
-    needs : frozenset of {"probabilities", "logits", "features", "head", "labels"}
+    needs : frozenset of {"probabilities", "logits", "features", "head", "inputs", "labels"}
         What the model and the data must give.
     streams : bool
         Whether what was learnt can be added to: ``partial_fit`` works, and memory does not grow

@@ -17,7 +17,7 @@ class UnsuitableError(ValueError):
 
 
 def provided(model: Model, observation: Observation, labels: Tensor | None) -> frozenset[str]:
-    """Return which of probabilities, logits, features, head and labels there are."""
+    """Return which of probabilities, logits, features, head, inputs and labels there are."""
     given = set()
     if model.task == "classification" and observation.probabilities is not None:
         given.add("probabilities")
@@ -27,6 +27,10 @@ def provided(model: Model, observation: Observation, labels: Tensor | None) -> f
         given.add("features")
         if model.differentiable and model.head is not None:
             given.add("head")
+    inputs = observation.inputs
+    movable = isinstance(inputs, Tensor) and inputs.is_floating_point()
+    if given and model.differentiable and movable:  # inputs alone are no ground for a score
+        given.add("inputs")
     if labels is not None:
         given.add("labels")
     return frozenset(given)
