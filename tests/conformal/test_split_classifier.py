@@ -11,9 +11,7 @@ from sklearn.exceptions import NotFittedError
 
 import trustml
 from trustml.conformal import Aps, SplitClassifier, metrics, pvalues, quantile
-from trustml.conformal._scored import all_scores, fingerprints
-from trustml.core.random import row_uniforms
-from trustml.evidence import ks_test
+from trustml.conformal._scored import all_scores
 from trustml.warnings import CoverageWarning
 
 SCORES = ["lac", "aps", "raps", "saps", "topk", "margin", "entmax"]
@@ -126,7 +124,7 @@ def test_pieces_are_the_whole(digits: object, kind: str, monkeypatch: pytest.Mon
         cp = SplitClassifier(trustml.wrap(module, task="classification"), "aps", random_state=0)
     whole = cp.fit(given, digits.y_cal).p_values(given)
     monkeypatch.setattr("trustml.conformal._scored._PIECE", 70)
-    monkeypatch.setattr("trustml.conformal._scored._BLOCK", 500)
+    monkeypatch.setattr("trustml.core.random._BLOCK", 500)
     cp.model.batch_size, before = "auto", cp.model.batch_size
     try:
         # Another batch size may change a probability by a rounding.
@@ -134,20 +132,6 @@ def test_pieces_are_the_whole(digits: object, kind: str, monkeypatch: pytest.Mon
     finally:
         cp.model.batch_size = before
     np.testing.assert_allclose(pieces, np.asarray(whole), atol=2.5 / 601)
-
-
-def test_fingerprints_tell_rows_apart_and_not_their_types() -> None:
-    rng = np.random.default_rng(0)
-    # Short numbers fill only the high bits of a word: the hard case for a sum modulo 2^64.
-    rows = rng.integers(-3, 4, size=(20_000, 30)).astype(np.float32)
-    rows = np.unique(rows, axis=0)
-    found = fingerprints(rows)
-    assert len(np.unique(found, axis=0)) == len(rows)
-    np.testing.assert_array_equal(found, fingerprints(rows.astype(int)))
-    np.testing.assert_array_equal(found, fingerprints(-(-rows + 0.0)))
-    np.testing.assert_array_equal(found[::-1], fingerprints(rows[::-1].astype(np.float64)))
-    np.testing.assert_array_equal(fingerprints(rows[:5]), found[:5])
-    assert ks_test(row_uniforms(found, 3)).p_value > 1e-4
 
 
 def test_calibration_holds_no_second_array_of_all_classes() -> None:

@@ -94,6 +94,17 @@ def test_row_uniforms_are_uniform():
     assert np.abs(u - grid).max() < 1.63 / np.sqrt(4000)  # Kolmogorov-Smirnov at 1 %
 
 
+def test_row_uniforms_tell_rows_apart():
+    # Images of few grey levels differ in the high bits of few words.
+    rows = np.random.default_rng(0).integers(0, 3, (20_000, 40)).astype(np.float32)
+    rows = np.unique(np.concatenate([rows, np.eye(40), 1e-300 * np.eye(40)]), axis=0)
+    found = row_uniforms(rows, 0)
+    assert len(np.unique(found)) == len(rows)
+    other = row_uniforms(rows, 1)
+    assert abs(np.corrcoef(found, other)[0, 1]) < 4 / np.sqrt(len(rows))
+    assert abs(np.corrcoef(found[1:], found[:-1])[0, 1]) < 4 / np.sqrt(len(rows))
+
+
 def test_row_uniforms_of_other_things():
     assert row_uniforms(np.array([["a", "b"], ["a", "c"]]), 0).shape == (2,)
     assert row_uniforms(np.array([0.0]), 0) == row_uniforms(np.array([-0.0]), 0)

@@ -18,7 +18,6 @@ from trustml.core.validation import check_finite, n_rows, take_rows, to_numpy
 from trustml.model import Model
 
 _PIECE = 1024  # rows at a time; a model's own larger batch size wins
-_BLOCK = 2**15  # numbers hashed at a time: these stay in the cache
 
 
 @dataclass(frozen=True)
@@ -127,34 +126,6 @@ def rows_of(X: Any) -> np.ndarray:
     return to_numpy(X)
 
 
-def fingerprints(rows: np.ndarray) -> np.ndarray:
-    """Return two whole numbers (n, 2) a row of numbers, far cheaper to hash than the row.
-
-    A sum of the words of the row, each times its own odd number, modulo 2^64. Rows of anything
-    else come back as they are.
-
-    Returns
-    -------
-    ndarray of shape (n, 2)
-    """
-    if rows.dtype.kind not in "biuf" or rows.size == 0:
-        return rows
-    flat = rows.reshape(len(rows), -1)
-    keys = np.random.PCG64(0).random_raw(flat.shape[1]) | np.uint64(1)
-    sums = np.empty(len(flat), dtype="<u8")
-    step = max(1, _BLOCK // flat.shape[1])
-    numbers = np.empty((min(step, len(flat)), flat.shape[1]))
-    halves = np.empty(numbers.shape, dtype=np.uint64)
-    for start in range(0, len(flat), step):
-        block = flat[start : start + step]
-        # -0.0 and 0.0 are one number, and so are a float32 and its float64.
-        words = np.add(block, 0.0, out=numbers[: len(block)]).view(np.uint64)
-        # Short numbers have only high bits; a product modulo 2^64 would never look below them.
-        words ^= np.right_shift(words, np.uint64(32), out=halves[: len(block)])
-        np.einsum("ij,j->i", words, keys, out=sums[start : start + step])
-    return sums.view("<u4").reshape(-1, 2)
-
-
 def observed(model: Model, score: Score, X: Any) -> Iterator[tuple[int, Any, Tensor]]:
     """Yield (first row, rows, what the score reads of them, float64 on the CPU)."""
     start = 0
@@ -221,7 +192,7 @@ def uniforms_of(score: Score, rows: Any, n: int, seed: int) -> Tensor:
     """Return one uniform number (n,) a row, a hash of seed and row; NaN if the score reads none."""
     if not score.randomized:
         return torch.full((n,), torch.nan, dtype=torch.float64)
-    return torch.from_numpy(row_uniforms(fingerprints(rows_of(rows)), seed))
+    return torch.from_numpy(row_uniforms(rows_of(rows), seed))
 
 
 def _checked(scores: Tensor) -> np.ndarray:

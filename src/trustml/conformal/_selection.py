@@ -15,7 +15,7 @@ from trustml.conformal._covariate_shift import CovariateShift
 from trustml.conformal._regression import as_regressor, measured
 from trustml.conformal._residual_score import ResidualScore, as_residual_score
 from trustml.conformal._scaling import class_logits
-from trustml.conformal._scored import fingerprints, rows_of
+from trustml.conformal._scored import rows_of
 from trustml.conformal._split_regressor import ResidualBand
 from trustml.conformal._weighted_selection import weighted_picks
 from trustml.conformal._weights import Weights, as_weights, check_effective_size
@@ -215,7 +215,7 @@ class ConformalSelection(BaseEstimator):
         return promising, p, own
 
     def _uniforms(self, X: Any, which: int) -> np.ndarray:
-        return row_uniforms(fingerprints(rows_of(X)), self._seed + which)
+        return row_uniforms(rows_of(X), self._seed + which)
 
     def _of_values(self, X_cal: Any, y_cal: Any) -> tuple[_Distance, np.ndarray, np.ndarray]:
         model = as_regressor(self.model, "ConformalSelection(above=, below=)")

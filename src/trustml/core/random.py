@@ -16,6 +16,7 @@ from trustml.core.validation import to_numpy
 RandomState = int | torch.Generator | np.random.Generator | None
 
 _SEED_RANGE = 2**63 - 1
+_BLOCK = 2**15  # numbers hashed at a time: these stay in the cache
 
 
 def _check(random_state: Any) -> None:
@@ -167,14 +168,35 @@ def row_uniforms(rows: Any, seed: int) -> np.ndarray:
         raise TypeError(f"seed must be an int, got {type(seed).__name__}")
     array = to_numpy(rows)
     flat = array.reshape(len(array), -1)
-    key = str(int(seed)).encode()
     if flat.dtype.kind in "biuf":
-        flat = np.ascontiguousarray(flat.astype(np.float64) + 0.0)
-        digests = (hashlib.blake2b(row.tobytes(), key=key, digest_size=8).digest() for row in flat)
+        sums = _sums(flat)
     else:
-        digests = (
-            hashlib.blake2b(repr(row.tolist()).encode(), key=key, digest_size=8).digest()
-            for row in flat
-        )
-    bits = np.frombuffer(b"".join(digests), dtype="<u8") >> np.uint64(12)
+        digests = (hashlib.blake2b(repr(row.tolist()).encode(), digest_size=8) for row in flat)
+        sums = np.frombuffer(b"".join(d.digest() for d in digests), dtype="<u8")
+    own = int.from_bytes(hashlib.blake2b(str(int(seed)).encode(), digest_size=8).digest(), "little")
+    bits = _mixed(_mixed(sums) ^ np.uint64(own)) >> np.uint64(12)
     return (bits.astype(np.float64) + 0.5) / 2.0**52
+
+
+def _sums(flat: np.ndarray) -> np.ndarray:
+    """Return a sum modulo 2^64 of the words of each row, each times its own odd number."""
+    keys = np.random.PCG64(0).random_raw(flat.shape[1]) | np.uint64(1)
+    sums = np.empty(len(flat), dtype=np.uint64)
+    step = max(1, _BLOCK // max(flat.shape[1], 1))
+    numbers = np.empty((min(step, len(flat)), flat.shape[1]))
+    halves = np.empty(numbers.shape, dtype=np.uint64)
+    for start in range(0, len(flat), step):
+        block = flat[start : start + step]
+        # -0.0 and 0.0 are one number, and so are a float32 and its float64.
+        words = np.add(block, 0.0, out=numbers[: len(block)]).view(np.uint64)
+        # Short numbers have only high bits; a product modulo 2^64 would never look below them.
+        words ^= np.right_shift(words, np.uint64(32), out=halves[: len(block)])
+        np.einsum("ij,j->i", words, keys, out=sums[start : start + step])
+    return sums
+
+
+def _mixed(words: np.ndarray) -> np.ndarray:
+    """Let every bit depend on every other: the finaliser of SplitMix64."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        words = (words ^ (words >> np.uint64(shift))) * np.uint64(factor)
+    return words
