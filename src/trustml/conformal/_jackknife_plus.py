@@ -197,11 +197,12 @@ class JackknifePlusRegressor(HeldOutRegressor):
             return _values(self.model_, moved.reshape(-1, 1)).reshape(len(rows), -1)
         outputs = self.model_.observe(rows).outputs.reshape(len(rows), 1)
         objective = self.model_.objective
+        jacobian = objective.rows(rows, _ones)
         if self._changes is None:
-            moved = self.influence_.rows_effect(objective.rows(rows, _ones).T)
+            moved = self.influence_.rows_effect(jacobian.T)
         else:
-            moved = objective.dot(self._changes, rows, _ones)
-        return _values(self.model_, (outputs + moved).reshape(-1, 1)).reshape(len(rows), -1)
+            moved = jacobian @ self._changes
+        return _values(self.model_, moved.add_(outputs).reshape(-1, 1)).reshape(len(rows), -1)
 
 
 def _values(model: Model, outputs: Tensor) -> np.ndarray:
