@@ -4,6 +4,7 @@ import torch
 from sklearn.covariance import LedoitWolf
 
 from trustml.ihvp import Covariance, factorize
+from trustml.ihvp.covariance import Moments
 
 
 def features(n, d, seed=0):
@@ -65,6 +66,38 @@ def test_float32_features_are_taken_in_float64():
     S = Covariance(torch.randn(9, 3, generator=torch.Generator().manual_seed(0)) + 1e4)
     assert S.dtype == torch.float64
     assert torch.linalg.eigvalsh(S.dense())[0] > 0
+
+
+@pytest.mark.parametrize(("n", "d", "batch"), [(300, 6, 1), (300, 6, 7), (20, 40, 3), (50, 5, 50)])
+def test_batches_in_any_order_give_the_moments_of_all_rows(n, d, batch):
+    X = features(n, d) + 1e6  # far from zero: squares would lose all digits
+    labels = torch.arange(n) % 4 * 2  # with gaps
+    order = torch.as_tensor(np.random.default_rng(1).permutation(n))
+    X = torch.tensor(X)
+    moments = Moments()
+    for rows in order.split(batch):
+        moments.update(X[rows], labels[rows])
+    together = Covariance(X, labels, shrinkage=0.0)
+    merged = Covariance.of(moments, shrinkage=0.0)
+    assert moments.n == n
+    assert merged.classes.tolist() == together.classes.tolist() == [0, 2, 4, 6]
+    torch.testing.assert_close(merged.dense(), together.dense(), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(merged.means, together.means, rtol=1e-14, atol=0)
+    torch.testing.assert_close(merged.mean, together.mean, rtol=1e-14, atol=0)
+    assert len(moments.root()) <= max(n, d)
+    assert sum(len(part) for part in moments._rows) <= 2 * d + batch + 4, "rows are not kept"
+
+
+def test_moments_go_on_after_they_were_asked():
+    X = features(30, 4)
+    moments = Moments().update(X[:10])
+    Covariance.of(moments)
+    merged = Covariance.of(moments.update(X[10:]), shrinkage=0.2)
+    torch.testing.assert_close(merged.dense(), Covariance(X, shrinkage=0.2).dense())
+    with pytest.raises(ValueError, match="4 columns"):
+        moments.update(X[:, :3])
+    with pytest.raises(ValueError, match="ledoit-wolf"):
+        Covariance.of(moments, "ledoit-wolf")
 
 
 def test_bad_input():

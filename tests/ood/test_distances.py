@@ -43,12 +43,81 @@ def test_mahalanobis_is_scipys(clouds):
     np.testing.assert_allclose(score, distances(Z, y, Q).min(1), rtol=1e-8)
 
 
-def test_relative_mahalanobis_is_scipys(clouds):
+def relative(Z, y, Q):
+    """Two factorisations, with no formula of Woodbury's."""
+    means = np.stack([Z[y == k].mean(0) for k in np.unique(y)])
+    code = np.searchsorted(np.unique(y), y)
+    offsets = means[code] - Z.mean(0)
+    within = shrunk(Z - means[code])
+    inverse = np.linalg.inv(within + offsets.T @ offsets / len(Z))
+    background = np.array([mahalanobis(z, Z.mean(0), inverse) ** 2 for z in Q])
+    return distances(Z, y, Q).min(1) - background, background
+
+
+def test_relative_mahalanobis_is_the_difference_of_two_distances(clouds):
     Z, y, Q = clouds
+    expected, background = relative(Z, y, Q)
     score = RelativeMahalanobis(trustml.precomputed("features")).fit(Z, y).score(Q)
-    background = distances(Z, np.zeros(len(Z)), Q)[:, 0]
-    expected = distances(Z, y, Q).min(1) - background
-    np.testing.assert_allclose(score, expected, rtol=1e-8, atol=1e-8 * background.max())
+    np.testing.assert_allclose(score, expected, rtol=1e-8, atol=1e-10 * background.max())
+    unit = [z / np.linalg.norm(z, axis=1, keepdims=True) for z in (Z, Q)]
+    expected, background = relative(unit[0], y, unit[1])
+    det = RelativeMahalanobis(trustml.precomputed("features"), normalize=True).fit(Z, y)
+    np.testing.assert_allclose(det.score(Q), expected, rtol=1e-7, atol=1e-9 * background.max())
+
+
+def test_directions_in_which_no_class_differs_cancel_in_the_relative_distance():
+    rng = np.random.default_rng(0)
+    Z, y = np.c_[np.repeat([[0.0], [3.0]], 50, 0), np.zeros((100, 3))], np.repeat([0, 1], 50)
+    Z[:, :2] += rng.normal(size=(100, 2)).repeat(1, 0)
+    det = RelativeMahalanobis(trustml.precomputed("features")).fit(Z, y)
+    Q = rng.normal(size=(5, 4))
+    np.testing.assert_allclose(
+        det.score(Q + np.array([0, 0, 50.0, -80.0])), det.score(Q), rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize("shrinkage", [1e-3, 0.0, "ledoit-wolf"])
+@pytest.mark.parametrize("kind", [Mahalanobis, RelativeMahalanobis])
+def test_partial_fit_is_fit(clouds, kind, shrinkage):
+    Z, y, Q = clouds
+    model = trustml.precomputed("features")
+    whole = kind(model, shrinkage=shrinkage).fit(Z, y)
+    order = np.random.default_rng(1).permutation(len(Z))
+    parts = kind(model, shrinkage=shrinkage)
+    for rows in np.split(order, [20, 40, 41, 200]):
+        parts.partial_fit(Z[rows], y[rows])
+    scale = np.abs(whole.score(Q)).max()
+    np.testing.assert_allclose(parts.score(Q), whole.score(Q), rtol=1e-10, atol=1e-12 * scale)
+
+
+def test_memory_does_not_grow_with_the_rows():
+    det, rng = Mahalanobis(trustml.precomputed("features")), np.random.default_rng(0)
+    for _ in range(30):
+        det.partial_fit(rng.normal(size=(100, 5)), np.arange(100) % 3)
+    assert len(det.running_[0].moments.root()) == 5
+    assert sum(len(rows) for rows in det.running_[0].moments._rows) <= 10
+
+
+def test_several_layers_are_the_sum_of_each(digits):
+    layers = ["1", "3"]
+    det = Mahalanobis(digits.model, layers=layers).fit(digits.X_train, digits.y_train)
+    assert det.layers_ == layers
+    each = []
+    for name in layers:
+        Z, Q = (
+            digits.model.observe(X, [name]).layers[name].double().numpy()
+            for X in (digits.X_train, digits.X_test[:30])
+        )
+        each.append(distances(Z, digits.y_train, Q).min(1))
+    found = det.score_layers(digits.X_test[:30])
+    np.testing.assert_allclose(found, np.stack(each, 1), rtol=1e-6)
+    np.testing.assert_allclose(det.score(digits.X_test[:30]), found.sum(1))
+    auto = Mahalanobis(digits.model, layers="auto").fit(digits.X_train, digits.y_train)
+    assert auto.layers_ == layers
+    np.testing.assert_allclose(auto.score(digits.X_test), det.score(digits.X_test))
+    alone = Mahalanobis(digits.model, layers=["3"]).fit(digits.X_train, digits.y_train)
+    plain = Mahalanobis(digits.model).fit(digits.X_train, digits.y_train)
+    np.testing.assert_allclose(alone.score(digits.X_test), plain.score(digits.X_test), rtol=1e-9)
 
 
 def test_mahalanobis_of_a_network_is_scipys(digits):

@@ -1,4 +1,4 @@
-"""Feature covariance, pooled or within classes, as an operator."""
+"""Feature covariance, pooled or within classes, as an operator; moments that can be merged."""
 
 from __future__ import annotations
 
@@ -12,6 +12,100 @@ from torch import Tensor
 
 from trustml.core.validation import as_tensor, check_finite, check_same_length, to_numpy
 from trustml.ihvp.operators import FactoredOperator
+
+
+class Moments:
+    """Counts, class means and the scatter within classes, of rows that come batch by batch.
+
+    Merging is exact: the mean of what came before and of a batch, and a triangular square root
+    of the scatter (TSQR), so memory is O(d² + batch) and no digits are lost to squares.
+
+    Attributes
+    ----------
+    counts : Tensor of shape (k,)
+        Rows of each class so far, float64; k is one more than the largest class seen.
+    means : Tensor of shape (k, d)
+        Their means, float64; zeros where a class has no rows.
+
+    Examples
+    --------
+    >>> moments = Moments().update([[0.0, 1.0], [2.0, 1.0]]).update([[1.0, 4.0]])
+    >>> moments.means, moments.n
+    (tensor([[1., 2.]], dtype=torch.float64), 3)
+    """
+
+    counts: Tensor
+    means: Tensor
+
+    def __init__(self) -> None:
+        self._rows: list[Tensor] = []
+
+    @property
+    def n(self) -> int:
+        """How many rows came so far."""
+        return int(self.counts.sum()) if self._rows else 0
+
+    def update(self, X: Any, classes: Tensor | None = None) -> Moments:
+        """Add rows.
+
+        Parameters
+        ----------
+        X : array of shape (b, d)
+            Finite; taken in float64.
+        classes : integer Tensor of shape (b,) or None
+            Class indices, at least 0; None puts all rows into class 0.
+
+        Returns
+        -------
+        Moments
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If X is not (b, d), as wide as the rows before, and finite.
+        """
+        rows = as_tensor(X, dtype=torch.float64, name="X").detach()
+        if rows.ndim != 2 or rows.shape[1] == 0:
+            raise ValueError(f"X must have shape (n, d), got {tuple(rows.shape)}; flatten it first")
+        check_same_length(X=rows)
+        check_finite(rows, "X")
+        if classes is None:
+            classes = torch.zeros(len(rows), dtype=torch.long, device=rows.device)
+        check_same_length(X=rows, classes=classes)
+        self._grow(int(classes.max()) + 1, rows)
+        counts = torch.bincount(classes, minlength=len(self.counts)).double()
+        means = torch.zeros_like(self.means).index_add_(0, classes, rows)
+        means /= counts.clamp_min(1)[:, None]
+        both = ((counts > 0) & (self.counts > 0)).nonzero().flatten()
+        shifts = (means - self.means)[both]
+        weights = (counts * self.counts / (counts + self.counts).clamp_min(1))[both]
+        self._rows += [rows - means[classes], weights.sqrt()[:, None] * shifts]
+        self.counts = self.counts + counts
+        self.means = self.means + (means - self.means) * (
+            counts / self.counts.clamp_min(1)
+        ).unsqueeze(1)
+        if sum(map(len, self._rows)) > 2 * rows.shape[1]:
+            self._rows = [self.root()]
+        return self
+
+    def root(self) -> Tensor:
+        """Return rows (r, d) whose second moments are the scatter, r at most max(d, n)."""
+        rows = torch.cat(self._rows)
+        # More rows than columns: the triangle of a QR holds the same second moments.
+        return torch.linalg.qr(rows, mode="r")[1] if len(rows) > rows.shape[1] else rows
+
+    def _grow(self, k: int, rows: Tensor) -> None:
+        if not self._rows:
+            self.counts, self.means = rows.new_zeros(0), rows.new_zeros(0, rows.shape[1])
+        if rows.shape[1] != self.means.shape[1]:
+            raise ValueError(
+                f"X must have {self.means.shape[1]} columns like the rows before, got "
+                f"{rows.shape[1]}"
+            )
+        missing = max(0, k - len(self.counts))
+        self.counts = torch.cat([self.counts, rows.new_zeros(missing)])
+        self.means = torch.cat([self.means, rows.new_zeros(missing, rows.shape[1])])
 
 
 class Covariance(FactoredOperator):
@@ -58,33 +152,53 @@ class Covariance(FactoredOperator):
     """
 
     def __init__(self, X: Any, labels: Any = None, shrinkage: float | str = 1e-3) -> None:
-        features = as_tensor(X, dtype=torch.float64, name="X").detach()
-        if features.ndim != 2 or features.shape[1] == 0:
-            raise ValueError(
-                f"X must have shape (n, d), got {tuple(features.shape)}; flatten it first"
-            )
-        check_same_length(X=features)
-        check_finite(features, "X")
-        n, d = features.shape
-        self.mean = features.mean(dim=0)
+        names = None if labels is None else to_numpy(labels)
+        if names is not None:
+            check_same_length(X=X, labels=names)
         self.classes: np.ndarray | None = None
-        if labels is None:
-            self.means = self.mean[None]
-            centred = features - self.mean
-        else:
-            names = to_numpy(labels)
-            check_same_length(X=features, labels=names)
-            self.classes, codes = np.unique(names, return_inverse=True)
-            which = torch.as_tensor(codes.reshape(-1), device=features.device)
-            sums = features.new_zeros(len(self.classes), d).index_add_(0, which, features)
-            self.means = sums / torch.bincount(which).clamp_min(1)[:, None]
-            centred = features - self.means[which]
-        self.shrinkage = _shrinkage(shrinkage, centred)
-        level = float(centred.square().mean())
-        self.size, self.dtype, self.device = d, torch.float64, features.device
+        codes: Tensor | None = None
+        if names is not None:
+            self.classes, found = np.unique(names, return_inverse=True)
+            device = X.device if isinstance(X, Tensor) else None
+            codes = torch.as_tensor(found.reshape(-1), device=device)
+        moments = Moments().update(X, codes)
+        if shrinkage == "ledoit-wolf":
+            features = as_tensor(X, dtype=torch.float64, name="X").detach()
+            centred = features - (moments.means if codes is None else moments.means[codes])
+            shrinkage = _ledoit_wolf(centred)
+        self._set(moments, shrinkage)
+
+    @classmethod
+    def of(cls, moments: Moments, shrinkage: float = 1e-3) -> Covariance:
+        """Return the covariance of rows that came in batches.
+
+        Parameters
+        ----------
+        moments : Moments
+            Of at least one row; more may be added to it afterwards.
+        shrinkage : float in [0, 1]
+            As for the class; the choice of Ledoit and Wolf needs all rows at once.
+
+        Returns
+        -------
+        Covariance
+            ``classes`` are the indices of the classes with rows.
+        """
+        self = cls.__new__(cls)
+        self.classes = moments.counts.nonzero().flatten().cpu().numpy()
+        self._set(moments, shrinkage)
+        return self
+
+    def _set(self, moments: Moments, shrinkage: float | str) -> None:
+        self.shrinkage = _checked_shrinkage(shrinkage)
+        present = moments.counts > 0
+        self.means, n = moments.means[present], moments.n
+        self.mean = (moments.counts[present] / n) @ self.means
+        self._rows = moments.root()
+        d = self.means.shape[1]
+        level = float(self._rows.square().sum()) / (n * d)
+        self.size, self.dtype, self.device = d, torch.float64, self.means.device
         self.is_psd = True
-        # More rows than columns: the triangle of a QR holds the same second moments.
-        self._rows = torch.linalg.qr(centred, mode="r")[1] if n > d else centred
         self.n_factors = len(self._rows)
         self.scale = (1 - self.shrinkage) / n
         self.shift = torch.full_like(self.mean, self.shrinkage * level)
@@ -120,13 +234,15 @@ class Covariance(FactoredOperator):
         return self.scale * self._rows.square().sum(dim=0) + self.shift
 
 
-def _shrinkage(shrinkage: float | str, centred: Tensor) -> float:
-    if shrinkage == "ledoit-wolf":
-        from sklearn.covariance import ledoit_wolf_shrinkage
+def _ledoit_wolf(centred: Tensor) -> float:
+    from sklearn.covariance import ledoit_wolf_shrinkage
 
-        if not bool(centred.any()):
-            return 0.0
-        return float(ledoit_wolf_shrinkage(centred.cpu().numpy(), assume_centered=True))
+    if not bool(centred.any()):
+        return 0.0
+    return float(ledoit_wolf_shrinkage(centred.cpu().numpy(), assume_centered=True))
+
+
+def _checked_shrinkage(shrinkage: float | str) -> float:
     if isinstance(shrinkage, bool) or not isinstance(shrinkage, (int, float)):
         raise ValueError(
             f'shrinkage must be a number in [0, 1] or "ledoit-wolf", got {shrinkage!r}'

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
-from trustml.model import Model, Observation
-from trustml.ood._detector import KeepsRows
-from trustml.ood._gaussian import fit_gaussians
-from trustml.ood._seen import as_double, unit_rows
+from trustml.model import Model
+from trustml.ood._gaussian import Gaussians, RunningGaussians
+from trustml.ood._layered import Layered
+from trustml.ood._layers import LayerChoice
 
 
-class Mahalanobis(KeepsRows):
+class Mahalanobis(Layered):
     r"""Squared Mahalanobis distance of the features to the nearest class mean.
 
     .. math:: s(z) = \min_k (z - \mu_k)^\top \Sigma^{-1} (z - \mu_k)
 
     with class means :math:`\mu_k` and the shared within-class covariance :math:`\Sigma` of the
     input of the model's last linear layer. No unit; at least 0. Regression models, and
-    features without labels, get one Gaussian.
+    features without labels, get one Gaussian. Of several layers, the sum of their distances.
 
     Parameters
     ----------
@@ -28,10 +29,20 @@ class Mahalanobis(KeepsRows):
     shrinkage : float in [0, 1] or "ledoit-wolf"
         :math:`\Sigma = (1 - s) S + s\, \bar\lambda I` with the mean eigenvalue
         :math:`\bar\lambda` of the empirical :math:`S`: relative, so scores do not depend on
-        the unit of the features.
+        the unit of the features. The choice of Ledoit and Wolf keeps the rows until ``fit``
+        ends; a number needs memory for one D by D matrix.
     normalize : bool
         Scale each row of features to length 1 first ("Mahalanobis++"): better where the norm
         of the features varies much from row to row.
+    layers : None, "auto" or sequence of str
+        None reads the features, the input of the last linear layer; "auto" reads the end of
+        each stage of the network instead, a list the layers of these names; each as its mean
+        over positions or tokens.
+
+    Attributes
+    ----------
+    layers_ : list of str
+        The inner layers that are read; empty where it is the features.
 
     References
     ----------
@@ -50,20 +61,28 @@ class Mahalanobis(KeepsRows):
     True
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
-
-    def __init__(self, model: Any, shrinkage: float | str = 1e-3, normalize: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        shrinkage: float | str = 1e-3,
+        normalize: bool = False,
+        layers: LayerChoice = None,
+    ) -> None:
         self.model = model
         self.shrinkage = shrinkage
         self.normalize = normalize
+        self.layers = layers
 
-    def _fit(self, model: Model, observation: Observation, labels: Tensor | None) -> None:
-        features = self._features(observation)
-        self.gaussians_ = fit_gaussians(features, labels, self.shrinkage, type(self).__name__)
+    def _learn(self, parts: Sequence[Tensor], labels: Tensor | None) -> None:
+        if not hasattr(self, "running_"):
+            self.running_ = [RunningGaussians(self.shrinkage) for _ in parts]
+        for running, part in zip(self.running_, parts, strict=True):
+            running.update(part, labels)
 
-    def _score(self, observation: Observation) -> Tensor:
-        return self.gaussians_.squared_distance(self._features(observation))
+    def _finish(self, model: Model) -> None:
+        name = type(self).__name__
+        self.gaussians_: list[Gaussians] = [running.finish(name) for running in self.running_]
 
-    def _features(self, observation: Observation) -> Tensor:
-        features = as_double(observation.features)
-        return unit_rows(features) if self.normalize else features
+    def _layer_scores(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        pairs = zip(self.gaussians_, parts, strict=True)
+        return [gaussians.squared_distance(part) for gaussians, part in pairs]

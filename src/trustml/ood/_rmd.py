@@ -7,26 +7,31 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from trustml.model import Model, Observation
-from trustml.ood._detector import KeepsRows
-from trustml.ood._gaussian import fit_gaussians
-from trustml.ood._seen import UnsuitableError, as_double, n_classes
+from trustml.ood._detector import Detector
+from trustml.ood._gaussian import Background, RunningGaussians
+from trustml.ood._seen import UnsuitableError, as_double, unit_rows
 
 
-class RelativeMahalanobis(KeepsRows):
+class RelativeMahalanobis(Detector):
     r"""How much better the nearest class explains the features than one Gaussian does.
 
     .. math:: s(z) = \min_k d_\Sigma(z, \mu_k)^2 - d_{\Sigma_0}(z, \mu_0)^2
 
-    with class means :math:`\mu_k`, the shared within-class covariance :math:`\Sigma`, and the
-    mean and covariance :math:`(\mu_0, \Sigma_0)` of all features. No unit; may be negative.
-    Strong on near-distribution rows, weak on pure noise (far from both Gaussians).
+    with class means :math:`\mu_k`, the shared within-class covariance :math:`\Sigma`, and of all
+    features the mean :math:`\mu_0` and the covariance :math:`\Sigma_0 = \Sigma + \sum_k \pi_k
+    (\mu_k - \mu_0) (\mu_k - \mu_0)^\top`: shrinkage within classes serves both. One
+    factorisation and Woodbury's formula leave k numbers a row, so directions that no class
+    differs in cancel exactly. No unit; may be negative. Strong on near-distribution rows, weak
+    on pure noise (far from both Gaussians).
 
     Parameters
     ----------
     model : Model or estimator
         A classifier with features.
     shrinkage : float in [0, 1] or "ledoit-wolf"
-        Of both covariances, relative to their mean eigenvalues, as in `Mahalanobis`.
+        Of the covariance within classes, relative to its mean eigenvalue, as in `Mahalanobis`.
+    normalize : bool
+        Scale each row of features to length 1 first.
 
     References
     ----------
@@ -45,22 +50,31 @@ class RelativeMahalanobis(KeepsRows):
 
     needs: ClassVar[frozenset[str]] = frozenset({"features", "labels"})
 
-    def __init__(self, model: Any, shrinkage: float | str = 1e-3) -> None:
+    def __init__(self, model: Any, shrinkage: float | str = 1e-3, normalize: bool = False) -> None:
         self.model = model
         self.shrinkage = shrinkage
+        self.normalize = normalize
 
-    def _fit(self, model: Model, observation: Observation, labels: Tensor | None) -> None:
-        name = type(self).__name__
-        if labels is None or n_classes(labels) < 2:
+    def _update(self, model: Model, observation: Observation, labels: Tensor | None) -> None:
+        if not hasattr(self, "running_"):
+            self.running_ = RunningGaussians(self.shrinkage)
+        self.running_.update(self._features(observation), labels)
+
+    def _finish(self, model: Model) -> None:
+        name, counts = type(self).__name__, self.running_.moments.counts
+        if counts.count_nonzero() < 2:
             raise UnsuitableError(
                 f"{name} compares classes and needs rows of at least two, got one; with one "
                 "class use Mahalanobis"
             )
-        features = as_double(observation.features)
-        self.classes_gaussians_ = fit_gaussians(features, labels, self.shrinkage, name)
-        self.background_ = fit_gaussians(features, None, self.shrinkage, name)
+        self.gaussians_ = self.running_.finish(name)
+        self.background_ = Background.of(self.gaussians_, counts[counts > 0])
 
     def _score(self, observation: Observation) -> Tensor:
+        features = self._features(observation)
+        nearest = self.gaussians_.compared(features).min(dim=1).values
+        return nearest + self.background_.nearer(self.gaussians_, features)
+
+    def _features(self, observation: Observation) -> Tensor:
         features = as_double(observation.features)
-        nearest = self.classes_gaussians_.squared_distance(features)
-        return nearest - self.background_.squared_distance(features)
+        return unit_rows(features) if self.normalize else features
