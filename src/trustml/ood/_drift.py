@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,57 +14,31 @@ from torch import Tensor
 from trustml.core.random import RandomState
 from trustml.core.results import Result
 from trustml.core.validation import check_choice, frame_columns, to_numpy
-from trustml.evidence import TestResult, adjust, energy_test, ks_test, mmd_test
+from trustml.evidence import (
+    TestResult,
+    classifier_test,
+    energy_test,
+    fourier_mmd_test,
+    hotelling_test,
+    linear_mmd_test,
+    mmd_test,
+)
 from trustml.model import Model, Observation, as_model
+from trustml.ood._drift_columns import (
+    Column,
+    DriftByFeature,
+    as_columns,
+    by_feature,
+    check_columns,
+    column_names,
+    column_test,
+)
+from trustml.ood._drift_score import score_coordinates
 
-_METHODS = ("mmd", "energy", "ks")
+Method = str | Callable[[NDArray[np.float64], NDArray[np.float64]], TestResult]
+_OF_ROWS = ("mmd", "mmd-fourier", "mmd-linear", "energy", "classifier")
+_METHODS = (*_OF_ROWS, "ks", "chi2", "score")
 _MOST_COLUMNS = 4096
-
-
-@dataclass(frozen=True, eq=False)
-class DriftByFeature(Result):
-    """A Kolmogorov-Smirnov test of each column.
-
-    Attributes
-    ----------
-    names : tuple of str
-        The columns.
-    of : {"inputs", "features", "outputs"}
-        Whose columns they are.
-    statistic : array of shape (d,)
-        Largest gap of the two distribution functions, in [0, 1]: the effect size.
-    p_value : array of shape (d,)
-        Of each column by itself.
-    adjusted_p_value : array of shape (d,)
-        Holm's: the columns below alpha have moved, with probability of any false one <= alpha.
-    """
-
-    names: tuple[str, ...]
-    of: str
-    statistic: NDArray[np.float64]
-    p_value: NDArray[np.float64]
-    adjusted_p_value: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        """Return d, the number of columns."""
-        return len(self.names)
-
-    def __repr__(self) -> str:
-        """Name the columns that moved most."""
-        return f"DriftByFeature({len(self)} {self.of}, most moved: {', '.join(self.top(3))})"
-
-    def top(self, k: int = 5) -> list[str]:
-        """Return the names of the k columns that moved most, by p-value and then statistic."""
-        order = np.lexsort((-self.statistic, self.p_value))[:k]
-        return [self.names[j] for j in order]
-
-    def _columns(self) -> dict[str, Any]:
-        return {
-            "feature": np.array(self.names),
-            "statistic": self.statistic,
-            "p_value": self.p_value,
-            "adjusted_p_value": self.adjusted_p_value,
-        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,11 +53,12 @@ class DriftResult(Result):
         Probability of a statistic at least as large if nothing has moved.
     effect_size : float
         How much has moved, on a scale that does not grow with n: the square root of the
-        unbiased MMD² in [0, sqrt(2)], the energy distance as a share of its largest value, or the
-        largest gap of distribution functions.
+        unbiased MMD² in [0, sqrt(2)], the energy distance as a share of its largest value, the
+        largest gap of distribution functions, Cramér's V, 2 AUROC - 1 of the classifier, or the
+        distance of the mean gradients in standard deviations.
     method : str
         The test.
-    on : {"features", "outputs", "inputs"}
+    on : {"features", "outputs", "inputs", "gradients"}
         What was compared.
     n : tuple of int
         Rows compared.
@@ -113,7 +90,11 @@ def drift_test(
     X_new: Any,
     *,
     on: str | None = None,
-    method: str = "mmd",
+    method: Method = "mmd",
+    y_ref: Any = None,
+    y_new: Any = None,
+    categorical: Sequence[str] | None = None,
+    correction: str = "holm",
     n_permutations: int = 499,
     max_rows: int = 1000,
     random_state: RandomState = 0,
@@ -122,7 +103,8 @@ def drift_test(
 
     The test compares what the model sees - by default its features, each scaled by its pooled
     standard deviation - so a shift that the model is blind to does not alarm. ``by_feature``
-    tests each input column beside it, whatever the model makes of it.
+    tests each input column beside it, whatever the model makes of it. With many rows any
+    difference is significant: read the effect size beside the p-value.
 
     Parameters
     ----------
@@ -133,15 +115,33 @@ def drift_test(
     on : {"features", "outputs", "inputs"} or None
         What is compared. "outputs" are logits, probabilities or predicted values. None takes
         the features, or the outputs of a model without.
-    method : {"mmd", "energy", "ks"}
-        Maximum mean discrepancy or energy distance with a permutation p-value, or the
-        Kolmogorov-Smirnov test of each column with Bonferroni's correction.
+    method : str, or callable (rows, rows) -> TestResult
+        - "mmd", "energy": maximum mean discrepancy, energy distance; shuffles of the pooled
+          rows, of which at most ``max_rows`` of each sample are drawn;
+        - "mmd-fourier", "mmd-linear": in linear time, for many rows, and none are left out:
+          random Fourier features with shuffles, or disjoint pairs with the normal law;
+        - "classifier": gradient-boosted trees trained to tell half of the rows apart, judged on
+          the other half;
+        - "ks", "chi2": each column by itself (for "chi2" in bins), with Bonferroni's correction;
+        - "score": the mean gradient of the loss, of all rows and models with gradients: moves
+          that would move the model's last layer, labels included if they are given.
+
+        A callable is given the scaled rows, such as
+        ``functools.partial(trustml.evidence.classifier_test, classifier=...)``.
+    y_ref, y_new : array of shape (n,), (m,), or None
+        Labels, for "score": a change of the labels given the inputs is seen, too.
+    categorical : sequence of str or None
+        Input columns that are tested as categories ("x0", "x1", ... of an array); None: those
+        that are no numbers or have at most 10 values.
+    correction : {"holm", "bonferroni", "bh", "by", "storey"}
+        Of ``by_feature`` for the number of columns.
     n_permutations : int
-        Shuffles of "mmd" and "energy"; the smallest p-value is 1 / (n_permutations + 1).
+        Shuffles; the smallest p-value is 1 / (n_permutations + 1). 0, for "score": Hotelling's F
+        law, which tends to chi-squared with as many degrees of freedom as directions.
     max_rows : int
         "mmd" and "energy" thin larger samples at random (memory is quadratic).
     random_state : int, Generator or None
-        Seed of thinning and shuffles.
+        Seed of thinning, shuffles, splits and features.
 
     Returns
     -------
@@ -156,6 +156,7 @@ def drift_test(
     ----------
     Gretton, Borgwardt, Rasch, Schölkopf and Smola (2012), A kernel two-sample test.
     Rabanser, Günnemann and Lipton (2019), Failing loudly, arXiv:1810.11953.
+    Rao (1948), Large sample tests of statistical hypotheses, for "score".
 
     Examples
     --------
@@ -166,20 +167,38 @@ def drift_test(
     >>> drift_test(model, X[::2], X[1::2] + [2.0, 0.0, 0.0, 0.0]).by_feature.top(1)
     ['x0']
     """
-    check_choice(method, "method", _METHODS)
+    if not callable(method):
+        check_choice(method, "method", _METHODS)
     check_choice(on, "on", ("features", "outputs", "inputs", None))
     model = as_model(model)
-    seen = model.observe(X_ref), model.observe(X_new)
-    table = _as_table(X_ref), _as_table(X_new)
-    if on is None:
-        on = "outputs" if seen[0].features is None else "features"
-    if on == "inputs":
-        if table[0] is None or table[1] is None:
-            raise ValueError("on='inputs' needs arrays, tensors or frames; use on='features'")
-        reference, new = table[0], table[1]
+    table = as_columns(X_ref), as_columns(X_new)
+    if method == "score":
+        if on is not None:
+            raise ValueError("method='score' compares gradients; leave on=None")
+        on = "gradients"
+        labels = y_ref, y_new
+        first, second = score_coordinates(model, X_ref, X_new, *labels, random_state=random_state)
+        test = hotelling_test(first, second, n_permutations, random_state)
+        compared: tuple[list[Column], list[Column]] = list(first.T), list(second.T)
     else:
-        reference, new = (_part(observation, on, model) for observation in seen)
-    test = _test(reference, new, method, n_permutations, max_rows, random_state)
+        if y_ref is not None or y_new is not None:
+            raise ValueError("labels are used by method='score' alone; leave y_ref and y_new out")
+        seen = model.observe(X_ref), model.observe(X_new)
+        if on is None:
+            on = "outputs" if seen[0].features is None else "features"
+        if on == "inputs":
+            compared = _inputs(table)
+        else:
+            reference, new = (_part(observation, on, model) for observation in seen)
+            compared = list(reference.T), list(new.T)
+        test = _test(*compared, method, n_permutations, max_rows, random_state)
+    given, of = table, "inputs"
+    # Beyond some thousand pixels a test of each says nothing after the correction.
+    if given[0] is None or given[1] is None or len(given[0]) > _MOST_COLUMNS:
+        given, of, categorical = compared, on, ()
+    names = frame_columns(X_ref) or model.feature_names if of == "inputs" else None
+    columns = given[0] or [], given[1] or []
+    names = column_names(columns[0], names, "x" if of == "inputs" else f"{on} ")
     return DriftResult(
         statistic=test.statistic,
         p_value=test.p_value,
@@ -187,7 +206,7 @@ def drift_test(
         method=test.method,
         on=on,
         n=test.n,
-        by_feature=_by_feature(model, X_ref, table, (reference, new), on),
+        by_feature=by_feature(names, of, *columns, categorical, correction),
     )
 
 
@@ -198,68 +217,59 @@ def _part(observation: Observation, on: str, model: Model) -> NDArray[np.float64
     return np.asarray(to_numpy(part), dtype=np.float64).reshape(len(part), -1)
 
 
-def _as_table(X: Any) -> NDArray[np.float64] | None:
-    """Return rows of numbers, flattened; None for anything else, such as a Dataset or text."""
-    if isinstance(X, (np.ndarray, Tensor, list)) or frame_columns(X) is not None:
-        array = to_numpy(X)
-        if array.ndim > 1 and array.dtype.kind in "biuf":
-            return np.asarray(array, dtype=np.float64).reshape(len(array), -1)
-    return None
+def _inputs(
+    table: tuple[list[Column] | None, list[Column] | None],
+) -> tuple[list[Column], list[Column]]:
+    if table[0] is None or table[1] is None:
+        raise ValueError("on='inputs' needs arrays, tensors or frames; use on='features'")
+    return table[0], table[1]
 
 
 def _test(
-    reference: NDArray[np.float64],
-    new: NDArray[np.float64],
-    method: str,
+    reference: list[Column],
+    new: list[Column],
+    method: Method,
     n_permutations: int,
     max_rows: int,
     random_state: RandomState,
 ) -> TestResult:
-    if method == "ks":
-        statistic, p_value = _per_column(reference, new)
-        lowest = min(1.0, float(p_value.min()) * len(p_value))
-        gap = float(statistic.max())
-        name = f"kolmogorov-smirnov, Bonferroni over {len(p_value)} columns"
-        return TestResult(gap, lowest, gap, name, (len(reference), len(new)))
+    check_columns(reference, new)
+    if method in ("ks", "chi2"):
+        return _worst_column(reference, new, str(method))
+    if not all(column.dtype.kind == "f" for column in (*reference, *new)):
+        raise ValueError(
+            "some input columns are no numbers: use method='chi2', or on='features' or 'outputs'"
+        )
+    rows = np.stack(reference, axis=1), np.stack(new, axis=1)
     # Pooled, so that shuffled rows see the same scale and the permutation test stays exact.
-    pooled = np.concatenate([reference, new])
+    pooled = np.concatenate(rows)
     scale = pooled.std(axis=0)
     scale[scale == 0] = 1.0
     centre = pooled.mean(axis=0)
-    test = mmd_test if method == "mmd" else energy_test
-    return test(
-        (reference - centre) / scale,
-        (new - centre) / scale,
-        n_permutations=n_permutations,
-        max_rows=max_rows,
-        random_state=random_state,
+    scaled = [(part - centre) / scale for part in rows]
+    if callable(method):
+        return method(*scaled)
+    shuffled: dict[str, Any] = {"n_permutations": n_permutations, "random_state": random_state}
+    tests: dict[str, Callable[..., TestResult]] = {
+        "mmd": partial(mmd_test, max_rows=max_rows, **shuffled),
+        "energy": partial(energy_test, max_rows=max_rows, **shuffled),
+        "mmd-fourier": partial(fourier_mmd_test, **shuffled),
+        "mmd-linear": partial(linear_mmd_test, random_state=random_state),
+        "classifier": partial(classifier_test, random_state=random_state),
+    }
+    return tests[method](*scaled)
+
+
+def _worst_column(reference: list[Column], new: list[Column], kind: str) -> TestResult:
+    """Return the column with the smallest p-value, corrected for their number."""
+    tests = [column_test(kind)(x, y) for x, y in zip(reference, new, strict=True)]
+    worst = min(tests, key=lambda test: (test.p_value, -test.statistic))
+    d = len(tests)
+    name = "kolmogorov-smirnov" if kind == "ks" else "chi-squared"
+    return TestResult(
+        worst.statistic,
+        min(1.0, worst.p_value * d),
+        worst.effect_size,
+        f"{name}, Bonferroni over {d} columns",
+        worst.n,
     )
-
-
-def _per_column(
-    reference: NDArray[np.float64], new: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the Kolmogorov-Smirnov statistic and p-value of each column."""
-    tests = [ks_test(x, y) for x, y in zip(reference.T, new.T, strict=True)]
-    return np.array([t.statistic for t in tests]), np.array([t.p_value for t in tests])
-
-
-def _by_feature(
-    model: Model,
-    X_ref: Any,
-    table: tuple[NDArray[np.float64] | None, NDArray[np.float64] | None],
-    compared: tuple[NDArray[np.float64], NDArray[np.float64]],
-    on: str,
-) -> DriftByFeature:
-    reference, new = table
-    # Beyond some thousand pixels a test of each says nothing after the correction.
-    if reference is not None and new is not None and reference.shape[1] <= _MOST_COLUMNS:
-        names = frame_columns(X_ref) or model.feature_names
-        if names is None or len(names) != reference.shape[1]:
-            names = [f"x{j}" for j in range(reference.shape[1])]
-        of = "inputs"
-    else:
-        reference, new = compared
-        names, of = [f"{on} {j}" for j in range(reference.shape[1])], on
-    statistic, p_value = _per_column(reference, new)
-    return DriftByFeature(tuple(names), of, statistic, p_value, np.asarray(adjust(p_value, "holm")))
