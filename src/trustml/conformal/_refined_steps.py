@@ -52,25 +52,27 @@ class RefinedSteps:
 
         kept = 1 - torch.eye(n, dtype=theta.dtype, device=theta.device)
 
-        def left(steps: Tensor) -> Tensor:
+        def left(steps: Tensor, rows: Tensor) -> Tensor:
             with evaluating(objective.module):
-                pulled: Tensor = vmap(grad(without))(theta + steps, kept)
+                pulled: Tensor = vmap(grad(without))(theta + steps, kept[rows])
             return whole - pulled
 
         J = objective.rows(None, lambda outputs, *_: torch.ones_like(outputs))
         V = influence.inverse_.apply(J.T).T
-        leverage = 2 * (J * V).sum(1) / objective.n
-        steps = influence.parameter_changes(torch.arange(n)).T
-        remains, size = left(steps), left(torch.zeros_like(steps)).norm(dim=1)
+        freed = (2 / objective.n) / (1 - 2 * (J * V).sum(1) / objective.n)
+        steps = influence.parameter_changes(torch.arange(n)).T.clone()
+        rows = torch.arange(n, device=theta.device)
+        size, remains = left(torch.zeros_like(steps), rows).norm(dim=1), left(steps, rows)
         for _ in range(_STEPS):
+            # Only rows that are not there yet, and came nearer, go on.
             z = influence.inverse_.apply(remains.T).T
-            z = z + V * ((2 / objective.n) * (J * z).sum(1) / (1 - leverage))[:, None]
-            further = steps + z
-            now = left(further)
+            z = z + V[rows] * (freed[rows] * (J[rows] * z).sum(1))[:, None]
+            now = left(steps[rows] + z, rows)
             better = now.norm(dim=1) < remains.norm(dim=1)
-            steps = torch.where(better[:, None], further, steps)
-            remains = torch.where(better[:, None], now, remains)
-            if not bool((better & (remains.norm(dim=1) > _ENOUGH * size)).any()):
+            steps[rows[better]] += z[better]
+            on = better & (now.norm(dim=1) > _ENOUGH * size[rows])
+            rows, remains = rows[on], now[on]
+            if len(rows) == 0:
                 break
         self.places = theta + steps
 
