@@ -42,8 +42,8 @@ class RefinedSteps:
 
     def __init__(self, influence: InfluenceFunctions) -> None:
         self.objective = objective = influence.objective_
-        rows = objective.data.rows(0, len(objective.data))
-        self.inputs, targets, n = rows.inputs, objective.targets(rows), len(objective.data)
+        every = objective.data.rows(0, len(objective.data))
+        self.inputs, targets, n = every.inputs, objective.targets(every), len(every)
         theta, whole = objective.space.vector(), objective.gradient()
 
         def without(place: Tensor, kept: Tensor) -> Tensor:
