@@ -9,7 +9,8 @@ shares among all of them. `Fused` is the default.
 from trustml.ood import metrics
 from trustml.ood._calibration import Calibration
 from trustml.ood._detector import Detector
-from trustml.ood._drift import DriftByFeature, DriftResult, drift_test
+from trustml.ood._drift import DriftResult, drift_test
+from trustml.ood._drift_columns import DriftByFeature
 from trustml.ood._energy import Energy
 from trustml.ood._entropy import Entropy
 from trustml.ood._fused import Fused
@@ -17,6 +18,7 @@ from trustml.ood._knn import Knn
 from trustml.ood._laplace import LastLayerLaplace
 from trustml.ood._mahalanobis import Mahalanobis
 from trustml.ood._maxlogit import MaxLogit
+from trustml.ood._monitor import Monitor
 from trustml.ood._msp import Msp
 from trustml.ood._rmd import RelativeMahalanobis
 from trustml.ood._seen import UnsuitableError
@@ -38,6 +40,7 @@ __all__ = [  # noqa: RUF022 - in reading order
     "Calibration",
     "DetectorTable",
     "UnsuitableError",
+    "Monitor",
     "drift_test",
     "DriftResult",
     "DriftByFeature",
