@@ -19,17 +19,23 @@ from trustml.ood._exgrad import ExGrad
 from trustml.ood._fdbd import Fdbd
 from trustml.ood._fused import Fused
 from trustml.ood._gen import Gen
+from trustml.ood._gmm import Gmm
 from trustml.ood._gradnorm import GradNorm
+from trustml.ood._gram import Gram
+from trustml.ood._isolation_forest import IsolationForest
 from trustml.ood._kl_matching import KlMatching
+from trustml.ood._kmeans import KMeans
 from trustml.ood._knn import Knn
 from trustml.ood._laplace import LastLayerLaplace
 from trustml.ood._mahalanobis import Mahalanobis
 from trustml.ood._maxlogit import MaxLogit
+from trustml.ood._mixture import GaussianMixture
 from trustml.ood._monitor import Monitor
 from trustml.ood._msp import Msp
 from trustml.ood._nci import Nci
 from trustml.ood._nnguide import NnGuide
 from trustml.ood._odin import Odin
+from trustml.ood._one_class_svm import OneClassSvm
 from trustml.ood._openmax import OpenMax
 from trustml.ood._react import React
 from trustml.ood._rmd import RelativeMahalanobis
@@ -39,6 +45,7 @@ from trustml.ood._she import She
 from trustml.ood._suite import Suite
 from trustml.ood._table import DetectorTable
 from trustml.ood._temperature import TemperatureScaling
+from trustml.ood._vim import Vim
 from trustml.ood._vra import Vra
 
 __all__ = [  # noqa: RUF022 - in reading order
@@ -65,6 +72,13 @@ __all__ = [  # noqa: RUF022 - in reading order
     "Mahalanobis",
     "RelativeMahalanobis",
     "Knn",
+    "Gmm",
+    "Vim",
+    "KMeans",
+    "GaussianMixture",
+    "Gram",
+    "IsolationForest",
+    "OneClassSvm",
     "LastLayerLaplace",
     "Fused",
     "Suite",
