@@ -6,7 +6,7 @@ and head are found in the model; detectors are functions of one forward pass, wh
 shares among all of them. `Fused` is the default.
 """
 
-from trustml.ood import metrics
+from trustml.ood import losses, metrics
 from trustml.ood._ash import Ash
 from trustml.ood._calibration import Calibration
 from trustml.ood._detector import Detector
@@ -91,4 +91,5 @@ __all__ = [  # noqa: RUF022 - in reading order
     "DriftResult",
     "DriftByFeature",
     "metrics",
+    "losses",
 ]
