@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import logsumexp
+from sklearn.decomposition import PCA
 from torch import nn
 
 import trustml
-from trustml.ood import Dice, ExGrad, Fdbd, GradNorm, Nci, NnGuide, She, UnsuitableError
+from trustml.ood import Dice, ExGrad, Fdbd, GradNorm, Nci, Neco, NnGuide, She, UnsuitableError
 
-KINDS = [GradNorm, ExGrad, She, Fdbd, Nci, NnGuide]
+KINDS = [GradNorm, ExGrad, She, Fdbd, Nci, Neco, NnGuide]
 every = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -128,7 +129,7 @@ def test_formulae_on_a_network(digits, kind):
     np.testing.assert_allclose(score, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [She, Fdbd, Nci, Dice])
+@pytest.mark.parametrize("kind", [She, Fdbd, Nci, Neco, Dice])
 def test_learnt_in_parts_is_learnt_at_once(shapes, kind):
     W, b, Z, y, Q = shapes
     whole = kind(linear(W, b)).fit(Z, y).score(Q)
@@ -146,7 +147,7 @@ def test_the_unit_of_the_features(shapes, kind, unit):
     settings = {"alpha": 0.0} if kind is Nci else {}
     one = kind(linear(W, b), **settings).fit(Z, y).score(Q)
     other = kind(linear(W / unit, b), **settings).fit(unit * Z, y).score(unit * Q)
-    power = {GradNorm: 1, ExGrad: 1, She: 2, Fdbd: 0, Nci: -1, NnGuide: 0}[kind]
+    power = {GradNorm: 1, ExGrad: 1, She: 2, Fdbd: 0, Nci: -1, Neco: 0, NnGuide: 0}[kind]
     np.testing.assert_allclose(other, unit**power * one, rtol=1e-9)
 
 
@@ -229,3 +230,48 @@ def test_bad_settings_are_refused(shapes):
         Nci(linear(W, b), alpha=-1.0).fit(Z)
     with pytest.raises(ValueError, match="She needs class labels and logits"):
         She(trustml.precomputed("features")).fit(Z)
+
+
+def test_neco_is_scikit_learns_pca(digits):
+    Z, Q = (digits.model.features(X).astype(float) for X in (digits.X_train, digits.X_test))
+    explained = np.cumsum(PCA().fit(Z).explained_variance_ratio_)
+    for dim in (1, 5, "auto"):
+        wanted = int((explained < 0.9).sum()) + 1 if dim == "auto" else dim
+        pca = PCA(wanted).fit(Z)
+        share = np.linalg.norm(pca.transform(Q), axis=1) / np.linalg.norm(Q - pca.mean_, axis=1)
+        det = Neco(digits.model, dim=dim).fit(digits.X_train)
+        np.testing.assert_allclose(det.score(digits.X_test), -share, rtol=1e-6)
+        det = Neco(digits.model, dim=dim, max_logit=True).fit(digits.X_train)
+        expected = -share * digits.model.logits(digits.X_test).max(1)
+        np.testing.assert_allclose(det.score(digits.X_test), expected, rtol=1e-6)
+
+
+def test_neco_of_directions_alone(shapes):
+    _, _, Z, _, Q = shapes
+    Z = Z * np.geomspace(1, 0.01, 12)
+    one = Neco(trustml.precomputed("features"), dim=4).fit(Z).score(Q)
+    assert (one >= -1).all()
+    assert (one <= 0).all()
+    rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(12, 12)))[0]
+    for unit in (1e-4, 1e4):
+        det = Neco(trustml.precomputed("features"), dim=4).fit(unit * Z @ rotation + 3 * unit)
+        np.testing.assert_allclose(det.score(unit * Q @ rotation + 3 * unit), one, rtol=1e-7)
+
+
+def test_neco_of_few_rows_and_dead_features(shapes):
+    _, _, Z, _, Q = shapes
+    det = Neco(trustml.precomputed("features")).fit(Z[:4])  # fewer rows than features
+    assert np.isfinite(det.score(Q)).all()
+    dead = np.c_[Z[:, :3], np.zeros((200, 9))]
+    det = Neco(trustml.precomputed("features"), dim=3).fit(dead)
+    awake = np.eye(12)[[5]] + dead.mean(0)  # a unit that never fired
+    np.testing.assert_allclose(det.score(dead), -1, rtol=1e-12)
+    np.testing.assert_allclose(det.score(awake), 0, atol=1e-12)
+    with pytest.raises(UnsuitableError, match="rows of fit that differ"):
+        Neco(trustml.precomputed("features")).fit(np.ones((9, 3)))
+    with pytest.raises(ValueError, match="dim must be less than the 12 features"):
+        Neco(trustml.precomputed("features"), dim=12).fit(Z)
+    with pytest.raises(ValueError, match="at most the 3 directions"):
+        Neco(trustml.precomputed("features"), dim=4).fit(dead)
+    with pytest.raises(UnsuitableError, match="max_logit=True"):
+        Neco(trustml.precomputed("features"), max_logit=True).fit(Z)

@@ -33,6 +33,7 @@ from trustml.ood._mixture import GaussianMixture
 from trustml.ood._monitor import Monitor
 from trustml.ood._msp import Msp
 from trustml.ood._nci import Nci
+from trustml.ood._neco import Neco
 from trustml.ood._nnguide import NnGuide
 from trustml.ood._odin import Odin
 from trustml.ood._one_class_svm import OneClassSvm
@@ -68,6 +69,7 @@ __all__ = [  # noqa: RUF022 - in reading order
     "She",
     "Fdbd",
     "Nci",
+    "Neco",
     "NnGuide",
     "Mahalanobis",
     "RelativeMahalanobis",
