@@ -123,9 +123,9 @@ def test_formulae(shapes, kind):
 @pytest.mark.parametrize("kind", FORMULAE)
 def test_formulae_on_a_network(digits, kind):
     W, b = (part.double().numpy() for part in digits.model.head)
-    Z, Q = (digits.model.features(X).astype(float) for X in (digits.X_train, digits.X_test[:50]))
+    Z, Q = (digits.model.features(X).astype(float) for X in (digits.X_train, digits.X_test[:20]))
     expected = [FORMULAE[kind](W, b, Z, digits.y_train, z) for z in Q]
-    score = kind(digits.model).fit(digits.X_train, digits.y_train).score(digits.X_test[:50])
+    score = kind(digits.model).fit(digits.X_train, digits.y_train).score(digits.X_test[:20])
     np.testing.assert_allclose(score, expected, rtol=1e-5)
 
 
@@ -275,3 +275,13 @@ def test_neco_of_few_rows_and_dead_features(shapes):
         Neco(trustml.precomputed("features"), dim=4).fit(dead)
     with pytest.raises(UnsuitableError, match="max_logit=True"):
         Neco(trustml.precomputed("features"), max_logit=True).fit(Z)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@every
+def test_on_a_gpu(shapes, kind):
+    W, b, Z, y, Q = shapes
+    model = trustml.wrap(linear(W, b).module.cuda(), task="classification")
+    found = kind(model).fit(torch.tensor(Z).cuda(), torch.tensor(y).cuda()).score(torch.tensor(Q))
+    np.testing.assert_allclose(found, kind(linear(W, b)).fit(Z, y).score(Q), rtol=1e-8)

@@ -11,7 +11,7 @@ from trustml.model import Model, Observation
 from trustml.ood._detector import Detector
 from trustml.ood._head import Head
 from trustml.ood._means import GroupMeans, off_centre
-from trustml.ood._seen import as_double
+from trustml.ood._seen import as_double, balanced_logits
 
 
 class Fdbd(Detector):
@@ -58,15 +58,13 @@ class Fdbd(Detector):
 
     def _finish(self, model: Model) -> None:
         self.centre_ = self.sums_.means()[0]
-        self.head_ = Head.of(model)
-        weight = self.head_.weight
+        weight = Head.of(model).weight
         self.apart_ = torch.cdist(weight, weight, compute_mode="donot_use_mm_for_euclid_dist")
 
     def _score(self, observation: Observation) -> Tensor:
-        features = as_double(observation.features)
-        logits = self.head_.logits(features)
+        logits = balanced_logits(observation)
         best, found = logits.max(dim=1)
         gaps, apart = best[:, None] - logits, self.apart_[found]
         distances = torch.where(apart > 0, gaps / apart, 0.0).sum(dim=1)
         mean = distances / (apart > 0).sum(dim=1).clamp_min(1)
-        return -mean / off_centre(features, self.centre_)[1]
+        return -mean / off_centre(as_double(observation.features), self.centre_)[1]

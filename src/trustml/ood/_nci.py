@@ -11,7 +11,7 @@ from trustml.model import Model, Observation
 from trustml.ood._detector import Detector
 from trustml.ood._head import Head
 from trustml.ood._means import GroupMeans, off_centre
-from trustml.ood._seen import as_double
+from trustml.ood._seen import as_double, balanced_logits
 
 
 class Nci(Detector):
@@ -64,11 +64,11 @@ class Nci(Detector):
         if not 0 <= self.alpha_ < math.inf:
             raise ValueError(f"alpha must be a number of at least 0, got {self.alpha!r}")
         self.centre_ = self.sums_.means()[0]
-        self.head_ = Head.of(model)
+        self.weight_ = Head.of(model).weight
 
     def _score(self, observation: Observation) -> Tensor:
         features = as_double(observation.features)
-        weight = self.head_.weight[self.head_.logits(features).argmax(dim=1)]
+        weight = self.weight_[balanced_logits(observation).argmax(dim=1)]
         offsets, lengths = off_centre(features, self.centre_)
         along = (weight * offsets).sum(dim=1) / lengths
         return -along - self.alpha_ * features.abs().sum(dim=1)
