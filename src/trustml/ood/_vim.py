@@ -83,7 +83,8 @@ class Vim(KeepsRows):
         return self.alpha_ * residual - torch.logsumexp(balanced_logits(observation), dim=1)
 
     def _residual(self, centred: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(centred - centred @ self.basis_ @ self.basis_.T, dim=1)
+        residual = centred - centred @ self.basis_ @ self.basis_.T
+        return residual.square().sum(dim=1).sqrt()
 
     def _chosen_dim(self, n: int, d: int) -> int:
         if self.dim == "auto":
