@@ -225,6 +225,23 @@ def test_kl_matching_learns_in_parts(digits):
     )
 
 
+@pytest.mark.parametrize("kind", [Gen, KlMatching, TemperatureScaling])
+def test_a_shift_of_the_logits_does_not_matter(kind):
+    rng = np.random.default_rng(0)
+    logits, shift = rng.normal(size=(60, 4)) * 3, rng.normal(size=(60, 1)) * 50
+    one, other = (
+        kind(trustml.precomputed("logits")).fit(f).score(f) for f in (logits, logits + shift)
+    )
+    np.testing.assert_allclose(other, one, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [Gen, KlMatching, TemperatureScaling, OpenMax, Odin])
+def test_rows_of_one_class_are_enough(digits, kind):
+    sevens = digits.X_train[digits.y_train == 7]
+    det = kind(digits.model).fit(sevens, np.full(len(sevens), 7))
+    assert np.isfinite(det.score(digits.X_test)).all()
+
+
 def open_max(logits, labels, queries, tail, alpha):
     """Log odds of the unknown class, row by row and class by class, with scipy's Weibull."""
     right = logits.argmax(1) == labels

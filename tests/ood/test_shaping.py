@@ -141,6 +141,17 @@ def test_the_unit_of_the_features_does_not_matter(shapes, kind, unit):
     np.testing.assert_allclose(other, one, rtol=1e-10)
 
 
+@pytest.mark.parametrize("name", FORMULAE)
+def test_ties_do_not_depend_on_the_order_of_the_features(shapes, name):
+    W, b, _, _ = shapes
+    rng = np.random.default_rng(0)
+    Z, order = rng.integers(0, 4, (100, 20)) * 1.0, rng.permutation(20)
+    kind, settings, _ = FORMULAE[name]
+    one = kind(linear(W, b), **settings).fit(Z).score(Z)
+    other = kind(linear(W[:, order], b), **settings).fit(Z[:, order]).score(Z[:, order])
+    np.testing.assert_allclose(other, one, rtol=1e-10)
+
+
 @pytest.mark.parametrize("kind", [React, Vra, Ash, Scale])
 def test_one_logit_is_two(shapes, kind):
     W, b, Z, Q = shapes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from trustml.core.validation import check_choice
@@ -21,8 +20,8 @@ class Ash(Detector):
     r"""Free energy of the logits of each row's largest features, the others set to zero.
 
     The features are the input of the last linear layer, after pooling; each row keeps the
-    share 1 - ``percentile`` of largest size, at least one. With :math:`s_1` the sum of all
-    sizes and :math:`s_2` that of the k kept, the kept features
+    share 1 - ``percentile`` of largest size, at least one, and what ties with the last. With
+    :math:`s_1` the sum of all sizes and :math:`s_2` that of the k kept, the kept features
 
     - "s": are multiplied by :math:`\exp(s_1 / s_2)`;
     - "b": all get the size :math:`s_1 / k`, but zeros stay;
@@ -74,12 +73,12 @@ class Ash(Detector):
         features = as_double(observation.features)
         sizes = features.abs()
         k = n_kept(features.shape[1], self.percentile_)
-        largest, where = sizes.topk(k, dim=1)
-        kept = torch.zeros_like(features).scatter(1, where, features.gather(1, where))
+        kept = features * (sizes >= sizes.topk(k, dim=1).values[:, -1:])
         total = sizes.sum(dim=1, keepdim=True)
         if self.variant == "s":
             # At least 1 and at most h / k; of a row of zeros it does not matter.
-            kept = kept * (total / largest.sum(dim=1, keepdim=True)).nan_to_num(1.0).exp()
+            spread = (total / kept.abs().sum(dim=1, keepdim=True)).nan_to_num(1.0)
+            kept = kept * spread.exp()
         elif self.variant == "b":
-            kept = kept.sign() * total / k
+            kept = kept.sign() * total / kept.count_nonzero(dim=1)[:, None].clamp_min(k)
         return self.head_.energy(kept)

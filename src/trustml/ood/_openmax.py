@@ -91,6 +91,6 @@ class OpenMax(KeepsRows):
         distances = torch.cdist(logits, self.means_, compute_mode="donot_use_mm_for_euclid_dist")
         unlike = torch.zeros_like(logits)
         unlike[:, self.classes_] = self.tails_.probability(distances)
-        ranks = logits.argsort(dim=1, descending=True).argsort(dim=1)
+        ranks = logits.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         given = logits * unlike * (1 - ranks / self.alpha_).clamp_min(0)
         return given.sum(dim=1) - (logits - given).logsumexp(dim=1)
