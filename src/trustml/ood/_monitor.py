@@ -157,7 +157,8 @@ class Monitor(BaseEstimator):
                 self.limit_ = _largest_rate(len(calibration.scores), level, alpha)
             else:
                 self.limit_ = check_alpha(self.limit)
-            self.stream_ = AlarmWatch(calibration, level, self.limit_, alpha)
+            # Of all rows together: classes, if they are known, would each have a rate of alarms.
+            self.stream_ = AlarmWatch(Calibration(calibration.scores), level, self.limit_, alpha)
         self.alarm_, self.log_wealth_ = None, 0.0
         return self
 
