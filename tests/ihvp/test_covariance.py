@@ -85,7 +85,19 @@ def test_batches_in_any_order_give_the_moments_of_all_rows(n, d, batch):
     torch.testing.assert_close(merged.means, together.means, rtol=1e-14, atol=0)
     torch.testing.assert_close(merged.mean, together.mean, rtol=1e-14, atol=0)
     assert len(moments.root()) <= max(n, d)
-    assert sum(len(part) for part in moments._rows) <= 2 * d + batch + 4, "rows are not kept"
+    assert sum(len(part) for part in moments._rows) <= 4 * d + batch + 4, "rows are not kept"
+
+
+def test_moments_of_classes_join():
+    X, labels = features(50, 4), torch.arange(50) % 3
+    parts = [Moments().update(X[labels == k]) for k in range(3)]
+    joined, together = Moments.join(parts), Moments().update(X, labels)
+    torch.testing.assert_close(joined.means, together.means)
+    torch.testing.assert_close(joined.counts, together.counts)
+    S = Covariance.of(joined, 0.1).dense()
+    torch.testing.assert_close(S, Covariance.of(together, 0.1).dense())
+    joined.update(X[:7], torch.zeros(7, dtype=torch.long))
+    assert (joined.n, parts[0].n) == (57, 17)
 
 
 def test_moments_go_on_after_they_were_asked():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from trustml.core.validation import as_tensor, check_finite, check_same_length, to_numpy
 from trustml.ihvp.operators import FactoredOperator
+
+_BUFFER = 4
 
 
 class Moments:
@@ -85,9 +87,30 @@ class Moments:
         self.means = self.means + (means - self.means) * (
             counts / self.counts.clamp_min(1)
         ).unsqueeze(1)
-        if sum(map(len, self._rows)) > 2 * rows.shape[1]:
+        # Many rows at once: each triangle that is factorised anew costs as much as d rows.
+        if sum(map(len, self._rows)) > _BUFFER * rows.shape[1]:
             self._rows = [self.root()]
         return self
+
+    @classmethod
+    def join(cls, parts: Sequence[Moments]) -> Moments:
+        """Put classes beside each other: the classes of the second part follow those of the first.
+
+        Parameters
+        ----------
+        parts : sequence of Moments
+            Of at least one row each, equally wide; they stay as they are.
+
+        Returns
+        -------
+        Moments
+        """
+        joined = cls()
+        joined.counts = torch.cat([part.counts for part in parts])
+        joined.means = torch.cat([part.means for part in parts])
+        joined._rows = [part.root() for part in parts]
+        joined._rows = [joined.root()]
+        return joined
 
     def root(self) -> Tensor:
         """Return rows (r, d) whose second moments are the scatter, r at most max(d, n)."""

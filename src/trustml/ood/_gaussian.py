@@ -86,23 +86,10 @@ class RunningGaussians:
 
     def covariance(self, who: str) -> Covariance:
         """Return the covariance within classes; ``who`` is named in errors."""
-        n, classes = self.moments.n, int(self.moments.counts.count_nonzero())
-        if n <= classes:
-            raise ValueError(
-                f"{who} needs more rows than classes to estimate a covariance, got {n} rows of "
-                f"{classes} classes; give fit more rows"
-            )
-        covariance = (
-            Covariance(torch.cat(self.kept), torch.cat(self.labels), self.shrinkage)
-            if isinstance(self.shrinkage, str)
-            else Covariance.of(self.moments, self.shrinkage)
-        )
-        if not covariance.diagonal().sum() > 0:
-            raise UnsuitableError(
-                f"{who} needs features that vary within a class, but all rows of fit have the "
-                "same; check the model's last hidden layer, or fit on other rows"
-            )
-        return covariance
+        if isinstance(self.shrinkage, str):
+            rows, labels = torch.cat(self.kept), torch.cat(self.labels)
+            return checked(Covariance(rows, labels, self.shrinkage), self.moments, who)
+        return checked(Covariance.of(self.moments, self.shrinkage), self.moments, who)
 
     def finish(self, who: str) -> Gaussians:
         """Return the Gaussians of all rows so far."""
@@ -132,3 +119,19 @@ class Background:
         """Return (n,): squared distance to the centre under Σ, less that under Σ₀; >= 0."""
         v = (features - gaussians.centre) @ gaussians.to_means
         return self.inner.quadratic_form(v.T).clamp_min(0)
+
+
+def checked(covariance: Covariance, moments: Moments, who: str) -> Covariance:
+    """Return a covariance within classes, or say what rows it lacks; ``who`` is named."""
+    n, classes = moments.n, int(moments.counts.count_nonzero())
+    if n <= classes:
+        raise ValueError(
+            f"{who} needs more rows than classes to estimate a covariance, got {n} rows of "
+            f"{classes} classes; give fit more rows"
+        )
+    if not covariance.diagonal().sum() > 0:
+        raise UnsuitableError(
+            f"{who} needs features that vary within a class, but all rows of fit have the same; "
+            "check the model's last hidden layer, or fit on other rows"
+        )
+    return covariance

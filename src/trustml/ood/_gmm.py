@@ -13,7 +13,7 @@ from torch import Tensor
 from trustml.ihvp import Covariance, Factorization, factorize
 from trustml.ihvp.covariance import Moments
 from trustml.model import Model
-from trustml.ood._gaussian import RunningGaussians
+from trustml.ood._gaussian import checked
 from trustml.ood._layered import Layered
 from trustml.ood._layers import LayerChoice
 
@@ -90,40 +90,34 @@ class Gmm(Layered):
 
 
 class _Running:
-    """The moments of each class alone, and within all."""
+    """The moments of each class."""
 
     def __init__(self, shrinkage: float) -> None:
         self.shrinkage = shrinkage
-        self.within = RunningGaussians(shrinkage)
         self.classes: dict[int, Moments] = {}
 
     def update(self, features: Tensor, labels: Tensor | None) -> None:
-        codes = torch.zeros(len(features)).long() if labels is None else labels
-        codes = codes.to(features.device)
-        self.within.update(features, codes)
-        for k in torch.unique(codes).tolist():
-            self.classes.setdefault(k, Moments()).update(features[codes == k])
+        if labels is None:
+            self.classes.setdefault(0, Moments()).update(features)
+            return
+        for k in torch.unique(labels).tolist():
+            self.classes.setdefault(k, Moments()).update(features[labels == k])
 
     def finish(self, who: str) -> Mixture:
-        within = self.within.covariance(who)
+        parts = [moments for _, moments in sorted(self.classes.items())]
+        joined = Moments.join(parts)
+        within = checked(Covariance.of(joined, self.shrinkage), joined, who)
         # Of many rows an exact mean is rounding away from each of them.
         rounding = 1e-20 * float(within.diagonal().sum())
-        covariances = []
-        for _, moments in sorted(self.classes.items()):
-            own = Covariance.of(moments, self.shrinkage)
-            covariances.append(own if float(own.diagonal().sum()) > rounding else within)
-        shares = within_shares(self.within.moments.counts)
+        own = [Covariance.of(moments, self.shrinkage) for moments in parts]
+        covariances = [S if float(S.diagonal().sum()) > rounding else within for S in own]
         inverses = [factorize(covariance, "cholesky") for covariance in covariances]
-        log_unit = math.log(float(within.diagonal().mean()))
-        log_dets = [inverse.logdet() - within.size * log_unit for inverse in inverses]
-        constant = within.size * math.log(2 * math.pi)
-        levels = shares.log() - 0.5 * (shares.new_tensor(log_dets) + constant)
-        return Mixture(within.means, inverses, levels)
-
-
-def within_shares(counts: Tensor) -> Tensor:
-    """Return the share of each class that has rows."""
-    return counts[counts > 0] / counts.sum()
+        d, log_unit = within.size, math.log(float(within.diagonal().mean()))
+        log_dets = [
+            inverse.logdet() + d * (math.log(2 * math.pi) - log_unit) for inverse in inverses
+        ]
+        shares = joined.counts / joined.n
+        return Mixture(within.means, inverses, shares.log() - 0.5 * shares.new_tensor(log_dets))
 
 
 @dataclass(frozen=True)
