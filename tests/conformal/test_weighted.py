@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
 
 import trustml
@@ -229,6 +230,22 @@ def test_no_shift_costs_little() -> None:
     f, y = values(0, 1000)
     cp = WeightedRegressor(STORED, CovariateShift(values(1, 1000)[0])).fit(f, y)
     assert cp.effective_sample_size_ > 950
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_no_shift_costs_little_in_many_dimensions(held_out: bool) -> None:
+    # Pixels that are nearly always 0: a fixed penalty lets one rare pixel outweigh all rows.
+    X = load_digits().data[np.random.default_rng(1).permutation(1797)]
+    source, calibration, target = X[:500], X[500:1000], X[1000:]
+    shift = CovariateShift(target, source if held_out else None)
+    cp = WeightedRegressor(lambda X: X[:, 0], shift).fit(calibration, calibration[:, 1])
+    assert cp.effective_sample_size_ > 400
+
+
+def test_the_strength_is_chosen_on_some_of_many_rows() -> None:
+    f, y = values(0, 8000)
+    cp = WeightedRegressor(STORED, CovariateShift(values(1, 8000, 1.0)[0])).fit(f, y)
+    assert cp.effective_sample_size_ / 8000 == pytest.approx(np.exp(-1), abs=0.05)
 
 
 def test_cross_fitting_keeps_to_the_row() -> None:

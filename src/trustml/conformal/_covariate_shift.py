@@ -18,6 +18,8 @@ from trustml.core.validation import check_finite, check_positive_int
 from trustml.model import Model
 
 _LEAST = 1e-12  # probability of being a calibration row: bounds the ratio
+_STRENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0)  # scikit-learn's C, strictest first
+_PARTS, _ENOUGH = 3, 5000  # parts, and about how many rows, that the strength is chosen on
 
 
 class CovariateShift(Weights):
@@ -35,7 +37,9 @@ class CovariateShift(Weights):
         Rows drawn as the calibration rows are, but none of them: such as training rows. The
         ratio then is a fixed function, which the proof asks for.
     classifier : scikit-learn classifier with predict_proba, or None
-        None: logistic regression on standardised inputs, whose log ratio is linear.
+        None: logistic regression on standardised inputs, whose log ratio is linear; its penalty
+        has the least held-out log loss, so that ratios stay near 1 where nothing tells the rows
+        apart.
     folds : int
         Cross-fitting folds, without ``X_source``; at least 2.
 
@@ -119,12 +123,33 @@ class CovariateShift(Weights):
         return ratio[:, None]
 
     def _tell_apart(self, source: np.ndarray, target: np.ndarray) -> _Ratio:
-        classifier = self.classifier
-        if classifier is None:
-            classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        rows = np.concatenate([source, target])
         is_target = np.repeat([False, True], [len(source), len(target)])
-        fitted = clone(classifier).fit(np.concatenate([source, target]), is_target)
+        if self.classifier is None:
+            fitted = _logistic(_strength(rows, is_target)).fit(rows, is_target)
+        else:
+            fitted = clone(self.classifier).fit(rows, is_target)
         return _Ratio(fitted, len(source) / len(target))
+
+
+def _logistic(strength: float) -> Any:
+    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
+
+
+def _strength(rows: np.ndarray, is_target: np.ndarray) -> float:
+    """Return the strength with the least held-out log loss; the strictest of equal ones."""
+    # As for the folds: by the rows themselves, whatever their order.
+    part = (row_uniforms(rows, 1) * _PARTS * max(1.0, len(rows) / _ENOUGH)).astype(int)
+    losses = np.zeros(len(_STRENGTHS))
+    for k in range(_PARTS):
+        kept, held = (part != k) & (part < _PARTS), part == k
+        if not held.any() or len(np.unique(is_target[kept])) < 2:
+            continue
+        for i, strength in enumerate(_STRENGTHS):
+            p = _logistic(strength).fit(rows[kept], is_target[kept]).predict_proba(rows[held])
+            of_truth = p[np.arange(len(p)), is_target[held].astype(int)]
+            losses[i] -= np.log(np.maximum(of_truth, _LEAST)).sum()
+    return _STRENGTHS[int(losses.argmin())]
 
 
 @dataclass(frozen=True, eq=False)
