@@ -12,6 +12,7 @@ from scipy.stats import binom, ks_2samp
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
@@ -288,6 +289,17 @@ def test_categories_are_named_or_seen():
     assert drift_test(model, X, new, categorical=[]).by_feature.test == ("ks", "ks")
     with pytest.raises(ValueError, match=r"categorical names \['x7'\]"):
         drift_test(model, X, new, categorical=["x7"])
+
+
+def test_a_change_of_what_is_missing_is_seen():
+    rng = np.random.default_rng(0)
+    X, new = rng.normal(size=(300, 2)), rng.normal(size=(300, 2))
+    X[rng.random(300) < 0.05, 1] = np.nan
+    new[rng.random(300) < 0.4, 1] = np.nan
+    model = make_pipeline(SimpleImputer(), LogisticRegression()).fit(X, X[:, 0] > 0)
+    found = drift_test(model, X, new, n_permutations=19).by_feature
+    assert found.test == ("ks", "ks")
+    assert found.adjusted_p_value[1] < 1e-6 < 0.01 < found.adjusted_p_value[0]
 
 
 def test_the_correction_may_be_chosen():

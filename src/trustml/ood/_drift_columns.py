@@ -22,6 +22,8 @@ Column = NDArray[Any]
 class DriftByFeature(Result):
     """A test of each column: Kolmogorov-Smirnov for numbers, chi-squared for categories.
 
+    Missing values are a category; among numbers they count as the largest.
+
     Attributes
     ----------
     names : tuple of str
@@ -134,7 +136,12 @@ def check_columns(reference: Sequence[Column], new: Sequence[Column]) -> None:
 
 def column_test(kind: str) -> Callable[[Column, Column], TestResult]:
     """Return the test of one column by its short name."""
-    return chi2_test if kind == "chi2" else ks_test
+    return chi2_test if kind == "chi2" else _ks_test
+
+
+def _ks_test(x: Column, y: Column) -> TestResult:
+    """Compare two columns; missing values are the largest of all, so that their share counts."""
+    return ks_test(*(np.where(np.isnan(column), np.inf, column) for column in (x, y)))
 
 
 def _is_categorical(name: str, x: Column, y: Column, given: Sequence[str] | None) -> bool:
