@@ -141,7 +141,7 @@ def column_test(kind: str) -> Callable[[Column, Column], TestResult]:
 
 def _ks_test(x: Column, y: Column) -> TestResult:
     """Compare two columns; missing values are the largest of all, so that their share counts."""
-    return ks_test(*(np.where(np.isnan(column), np.inf, column) for column in (x, y)))
+    return ks_test(np.where(np.isnan(x), np.inf, x), np.where(np.isnan(y), np.inf, y))
 
 
 def _is_categorical(name: str, x: Column, y: Column, given: Sequence[str] | None) -> bool:
