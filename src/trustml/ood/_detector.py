@@ -26,6 +26,7 @@ _WORDS = {
     "logits": "logits",
     "features": "features (one vector a row, the input of a last linear layer)",
     "head": "a differentiable last linear layer",
+    "gradients": "gradients with respect to its parameters",
     "inputs": "inputs that can be moved (one tensor of real numbers, and a gradient to it)",
     "labels": "class labels",
 }

@@ -31,6 +31,8 @@ def provided(model: Model, observation: Observation, labels: Tensor | None) -> f
     movable = isinstance(inputs, Tensor) and inputs.is_floating_point()
     if given and model.differentiable and movable:  # inputs alone are no ground for a score
         given.add("inputs")
+    if model.differentiable and observation.inputs is not None:
+        given.add("gradients")
     if labels is not None:
         given.add("labels")
     return frozenset(given)

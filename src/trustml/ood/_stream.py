@@ -11,6 +11,7 @@ from torch import Tensor
 from trustml.core.validation import check_same_length
 from trustml.model import Model, Observation
 from trustml.model.passes import Layers
+from trustml.ood._jacobian import Answer, ReadsGradients, answers
 from trustml.ood._seen import UnsuitableError, provided
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ class Learners:
     def __init__(self, members: Mapping[str, Detector], *, strict: bool) -> None:
         self.running, self.strict = dict(members), strict
         self.left_out: dict[str, str] = {}
+        shared: dict[object, object] = {}
+        for member in members.values():
+            if isinstance(member, ReadsGradients):
+                member.shared_ = shared
 
     def update(self, model: Model, observation: Observation, labels: Tensor | None) -> None:
         """Let all learn from one batch.
@@ -106,8 +111,18 @@ def score(members: Mapping[str, Detector], model: Model, X: Any) -> dict[str, Te
 
 
 def score_observed(members: Mapping[str, Detector], observation: Observation) -> dict[str, Tensor]:
-    """Return every detector's scores of what the model saw."""
-    return {name: detector.score_observation(observation) for name, detector in members.items()}
+    """Return every detector's scores of what the model saw; gradients are computed once."""
+    asking = {name: d for name, d in members.items() if isinstance(d, ReadsGradients)}
+    read: dict[str, Answer] = {}
+    if asking:
+        inputs, targets = next(iter(asking.values())).rows(observation)
+        read = answers({name: d.question() for name, d in asking.items()}, inputs, targets)
+    return {
+        name: detector.score_answer(observation, read[name])
+        if isinstance(detector, ReadsGradients)
+        else detector.score_observation(observation)
+        for name, detector in members.items()
+    }
 
 
 def observed(detectors: Iterable[Detector], model: Model, X: Any) -> Iterable[Observation]:
