@@ -304,3 +304,12 @@ def test_map_batches_is_lazy_and_takes_a_description():
 def test_data_is_made_by_as_data():
     assert isinstance(as_data(X), Data)
     assert as_data(as_data(X)).inputs.shape == X.shape
+
+
+def test_small_vectors_go_in_larger_batches_where_nobody_says():
+    assert as_data(torch.zeros(3, 128)).auto_batch == 2048
+    for rows in (torch.zeros(3, 129), torch.zeros(3, 8, 8), torch.zeros(3, 8).long()):
+        assert as_data(rows).auto_batch == 512
+    data = as_data(torch.zeros(2050, 2))
+    assert list(map_batches(len, data)) == [2048, 2]
+    assert list(map_batches(len, data.subset(range(600)))) == [600]

@@ -376,7 +376,7 @@ class Objective:
 
     def capped(self, size: int) -> int:
         """Return ``size``, or the batch size where that is smaller."""
-        return min(size, 512 if self.batch_size == "auto" else self.batch_size)
+        return min(size, self.data.auto_batch if self.batch_size == "auto" else self.batch_size)
 
     def _cotangents(
         self, batch: Batch, cotangents: Cotangents | None
