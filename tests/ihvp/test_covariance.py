@@ -100,6 +100,14 @@ def test_moments_of_classes_join():
     assert (joined.n, parts[0].n) == (57, 17)
 
 
+def test_pooled_moments_forget_the_classes():
+    X = features(50, 4)
+    moments = Moments().update(X[:30], torch.arange(30) % 3 * 2).update(X[30:], torch.arange(20))
+    S = Covariance.of(moments.pooled(), 0.1)
+    torch.testing.assert_close(S.dense(), Covariance(X, shrinkage=0.1).dense())
+    torch.testing.assert_close(S.mean, Covariance(X).mean)
+
+
 def test_moments_go_on_after_they_were_asked():
     X = features(30, 4)
     moments = Moments().update(X[:10])

@@ -112,6 +112,15 @@ class Moments:
         joined._rows = [joined.root()]
         return joined
 
+    def pooled(self) -> Moments:
+        """Return the moments of all rows as of one class: the scatter of the means is added."""
+        pooled, present = type(self)(), self.counts > 0
+        counts, means = self.counts[present], self.means[present]
+        mean = (counts / counts.sum()) @ means
+        pooled.counts, pooled.means = counts.sum()[None], mean[None]
+        pooled._rows = [self.root(), counts.sqrt()[:, None] * (means - mean)]
+        return pooled
+
     def root(self) -> Tensor:
         """Return rows (r, d) whose second moments are the scatter, r at most max(d, n)."""
         rows = torch.cat(self._rows)

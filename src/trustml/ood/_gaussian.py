@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trustml.ihvp import Covariance, Dense, Factorization, factorize
+from trustml.ihvp import Covariance, Factorization, factorize
 from trustml.ihvp.covariance import Moments
 from trustml.ood._seen import UnsuitableError
 
@@ -51,12 +51,9 @@ class Gaussians:
         """Return the squared Mahalanobis distance to the nearest mean, shape (n,), >= 0."""
         # |z-m|² - |z-c|² is linear in z: k inner products find the nearest mean; its distance
         # is then taken without cancellation.
-        nearest = self.means[self.compared(features).argmin(dim=1)]
+        compared = self.spread - 2 * (features - self.centre) @ self.to_means
+        nearest = self.means[compared.argmin(dim=1)]
         return self.inverse.quadratic_form((features - nearest).T).clamp_min(0)
-
-    def compared(self, features: Tensor) -> Tensor:
-        """Return squared distances (n, k) to the means, less that to the centre."""
-        return self.spread - 2 * (features - self.centre) @ self.to_means
 
 
 class RunningGaussians:
@@ -84,41 +81,17 @@ class RunningGaussians:
             self.labels.append(torch.zeros(len(features)).long() if labels is None else labels)
         self.moments.update(features, labels)
 
-    def covariance(self, who: str) -> Covariance:
-        """Return the covariance within classes; ``who`` is named in errors."""
+    def covariance(self, who: str, *, pooled: bool = False) -> Covariance:
+        """Return the covariance within classes, or of all rows; ``who`` is named in errors."""
+        moments = self.moments.pooled() if pooled else self.moments
         if isinstance(self.shrinkage, str):
-            rows, labels = torch.cat(self.kept), torch.cat(self.labels)
-            return checked(Covariance(rows, labels, self.shrinkage), self.moments, who)
-        return checked(Covariance.of(self.moments, self.shrinkage), self.moments, who)
+            labels = None if pooled else torch.cat(self.labels)
+            return checked(Covariance(torch.cat(self.kept), labels, self.shrinkage), moments, who)
+        return checked(Covariance.of(moments, self.shrinkage), moments, who)
 
-    def finish(self, who: str) -> Gaussians:
-        """Return the Gaussians of all rows so far."""
-        return Gaussians.of(self.covariance(who))
-
-
-@dataclass(frozen=True)
-class Background:
-    """One Gaussian of all classes together, seen from the Gaussians of the classes.
-
-    Its covariance is that within classes plus that of the class means, Σ₀ = Σ + U diag(π) U',
-    so by Woodbury the difference of the squared distances to the centre takes k numbers a row:
-    with v = U'Σ⁻¹(z - c), it is v' (diag(1/π) + U'Σ⁻¹U)⁻¹ v.
-    """
-
-    inner: Factorization
-
-    @classmethod
-    def of(cls, gaussians: Gaussians, counts: Tensor) -> Background:
-        """Factorise the k by k matrix; ``counts`` (k,) are the rows of each class."""
-        offsets = gaussians.means - gaussians.centre
-        inner = offsets @ gaussians.to_means
-        inner = (inner + inner.T) / 2 + torch.diag(counts.sum() / counts)
-        return cls(factorize(Dense(inner), tol=_TOLERANCE))
-
-    def nearer(self, gaussians: Gaussians, features: Tensor) -> Tensor:
-        """Return (n,): squared distance to the centre under Σ, less that under Σ₀; >= 0."""
-        v = (features - gaussians.centre) @ gaussians.to_means
-        return self.inner.quadratic_form(v.T).clamp_min(0)
+    def finish(self, who: str, *, pooled: bool = False) -> Gaussians:
+        """Return the Gaussians of all rows so far, or one of all rows together."""
+        return Gaussians.of(self.covariance(who, pooled=pooled))
 
 
 def checked(covariance: Covariance, moments: Moments, who: str) -> Covariance:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from trustml.model import Model, Observation
 from trustml.ood._detector import Detector
-from trustml.ood._gaussian import Background, RunningGaussians
+from trustml.ood._gaussian import RunningGaussians
 from trustml.ood._seen import UnsuitableError, as_double, unit_rows
 
 
@@ -17,19 +17,18 @@ class RelativeMahalanobis(Detector):
 
     .. math:: s(z) = \min_k d_\Sigma(z, \mu_k)^2 - d_{\Sigma_0}(z, \mu_0)^2
 
-    with class means :math:`\mu_k`, the shared within-class covariance :math:`\Sigma`, and of all
-    features the mean :math:`\mu_0` and the covariance :math:`\Sigma_0 = \Sigma + \sum_k \pi_k
-    (\mu_k - \mu_0) (\mu_k - \mu_0)^\top`: shrinkage within classes serves both. One
-    factorisation and Woodbury's formula leave k numbers a row, so directions that no class
-    differs in cancel exactly. No unit; may be negative. Strong on near-distribution rows, weak
-    on pure noise (far from both Gaussians).
+    with class means :math:`\mu_k`, the shared within-class covariance :math:`\Sigma`, and the
+    mean and covariance :math:`(\mu_0, \Sigma_0)` of all features. No unit; may be negative.
+    Strong on near-distribution rows. Without shrinkage the difference is blind to all
+    directions in which no class differs, so weak on pure noise; the covariance of all features
+    has the larger mean eigenvalue and so the larger ridge, which keeps part of that distance.
 
     Parameters
     ----------
     model : Model or estimator
         A classifier with features.
     shrinkage : float in [0, 1] or "ledoit-wolf"
-        Of the covariance within classes, relative to its mean eigenvalue, as in `Mahalanobis`.
+        Of both covariances, relative to their mean eigenvalues, as in `Mahalanobis`.
     normalize : bool
         Scale each row of features to length 1 first.
 
@@ -68,12 +67,12 @@ class RelativeMahalanobis(Detector):
                 "class use Mahalanobis"
             )
         self.gaussians_ = self.running_.finish(name)
-        self.background_ = Background.of(self.gaussians_, counts[counts > 0])
+        self.background_ = self.running_.finish(name, pooled=True)
 
     def _score(self, observation: Observation) -> Tensor:
         features = self._features(observation)
-        nearest = self.gaussians_.compared(features).min(dim=1).values
-        return nearest + self.background_.nearer(self.gaussians_, features)
+        nearest = self.gaussians_.squared_distance(features)
+        return nearest - self.background_.squared_distance(features)
 
     def _features(self, observation: Observation) -> Tensor:
         features = as_double(observation.features)
