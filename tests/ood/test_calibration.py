@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LinearRegression
 
 import trustml
-from trustml.evidence import benjamini_hochberg
-from trustml.ood import Knn, Msp
+from trustml.evidence import benjamini_hochberg, benjamini_yekutieli, pvalues
+from trustml.ood import Energy, Knn, Msp, Suite
 from trustml.warnings import CoverageWarning
 
 
@@ -73,3 +74,67 @@ def test_bad_levels_are_refused(digits, level):
         det.alarm(digits.X_test, alpha=level)
     with pytest.raises(ValueError, match="q must be in"):
         det.discoveries(digits.X_test, q=level)
+
+
+def test_with_labels_the_p_value_is_the_largest_over_classes(digits):
+    cal, labels, new = digits.X_test[:400], digits.y_test[:400], digits.X_test[400:450]
+    det = Msp(digits.model).fit(digits.X_train).calibrate(cal, labels)
+    inside, scores = det.score(cal), det.score(new)
+    by_class = [pvalues(inside[labels == k], scores) for k in range(10)]
+    np.testing.assert_array_equal(det.p_values(new), np.max(by_class, axis=0))
+    for alpha in (0.1, 0.2, 0.3):
+        np.testing.assert_array_equal(det.alarm(new, alpha), det.p_values(new) <= alpha)
+
+
+def test_equal_weights_change_nothing_and_whole_ones_count_rows(digits):
+    cal, new = digits.X_test[:99], digits.X_test[400:450]
+    det = Msp(digits.model).fit(digits.X_train)
+    plain = det.calibrate(cal).p_values(new)
+    equal = det.calibrate(cal, weights=lambda X: np.full(len(X), 7.0))
+    np.testing.assert_allclose(equal.p_values(new), plain)
+    for alpha in (0.1, 0.2, 0.3):
+        np.testing.assert_array_equal(equal.alarm(new, alpha), plain <= alpha + 1e-12)
+    dark = lambda X: 1.0 + (np.asarray(X).sum(axis=1) > 20)  # noqa: E731
+    det.calibrate(cal, weights=dark)
+    inside, w = det.score(cal), dark(cal)
+    naive = [
+        (w[inside >= s].sum() + own) / (w.sum() + own)
+        for s, own in zip(det.score(new), dark(new), strict=True)
+    ]
+    np.testing.assert_allclose(det.p_values(new), naive)
+    expected = benjamini_yekutieli(det.p_values(new), 0.2)
+    np.testing.assert_array_equal(det.discoveries(new, 0.2), expected)
+
+
+def test_a_suite_hands_labels_and_weights_to_all(digits):
+    cal, labels, new = digits.X_test[:400], digits.y_test[:400], digits.X_test[400:430]
+    calls = []
+
+    def ratio(X):
+        calls.append(len(X))
+        return 1.0 + np.asarray(X)[:, 20]
+
+    kinds = [Msp, Energy]
+    suite = Suite(digits.model, kinds).fit(digits.X_train).calibrate(cal, labels, ratio)
+    found = {"p": suite.p_values(new), "alarm": suite.alarm(new), "found": suite.discoveries(new)}
+    assert calls == [400, 30, 30, 30], "once a call, not once a detector"
+    for kind in kinds:
+        det = kind(digits.model).fit(digits.X_train).calibrate(cal, labels, ratio)
+        np.testing.assert_allclose(found["p"][kind.__name__], det.p_values(new))
+        np.testing.assert_array_equal(found["alarm"][kind.__name__], det.alarm(new))
+        np.testing.assert_array_equal(found["found"][kind.__name__], det.discoveries(new))
+
+
+def test_bad_labels_and_weights_are_refused(digits):
+    det, cal = Msp(digits.model).fit(digits.X_train), digits.X_test[:50]
+    rows = digits.X_train[:50]
+    numbers = Knn(LinearRegression().fit(rows, rows.sum(axis=1))).fit(rows)
+    with pytest.raises(ValueError, match="no classifier"):
+        numbers.calibrate(rows, np.zeros(50))
+    with pytest.raises(ValueError, match="same length"):
+        det.calibrate(cal, digits.y_test[:49])
+    with pytest.raises(TypeError, match="must be a function"):
+        det.calibrate(cal, weights=np.ones(50))
+    for bad in (-1.0, np.nan):
+        with pytest.raises(ValueError, match="one finite number of at least 0 a row"):
+            det.calibrate(cal, weights=lambda X, bad=bad: np.full(len(X), bad))

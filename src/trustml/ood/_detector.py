@@ -17,7 +17,7 @@ from torch import Tensor
 from trustml.core.validation import check_alpha, restore, to_numpy
 from trustml.model import Model, Observation, as_model
 from trustml.model.passes import Layers
-from trustml.ood._calibration import Calibration
+from trustml.ood._calibration import Calibration, Ratio
 from trustml.ood._seen import UnsuitableError, check_observed, provided
 from trustml.ood._stream import learn, score
 
@@ -186,7 +186,7 @@ class Detector(BaseEstimator, ABC):
         with torch.no_grad():
             return self._score(observation)
 
-    def calibrate(self, X_cal: Any) -> Self:
+    def calibrate(self, X_cal: Any, y_cal: Any = None, weights: Ratio | None = None) -> Self:
         """Keep the scores of in-distribution rows, the yardstick of every verdict.
 
         Parameters
@@ -194,13 +194,20 @@ class Detector(BaseEstimator, ABC):
         X_cal : array, tensor, frame, Dataset or DataLoader of n rows
             In-distribution rows used neither to train the model nor in ``fit``; at least
             ``1 / alpha - 1`` of them for an alarm at level ``alpha``.
+        y_cal : array of shape (n,) or None
+            Their labels: the guarantees then hold within each of these classes, and so many rows
+            are needed of each.
+        weights : callable X -> (n,) or None
+            Where the rows to judge have other covariates: their density over that of the
+            calibration rows, on any scale.
 
         Returns
         -------
         Detector
             Itself.
         """
-        self.calibration_ = Calibration(as_scores(self._scores(X_cal)))
+        scores = as_scores(self._scores(X_cal))
+        self.calibration_ = Calibration.of(scores, self.model_, X_cal, y_cal, weights)
         return self
 
     def p_values(self, X: Any) -> Any:
@@ -216,10 +223,10 @@ class Detector(BaseEstimator, ABC):
         Returns
         -------
         array of shape (n,)
-            In [1 / (n_cal + 1), 1].
+            In [1 / (n_cal + 1), 1]; the largest over classes if calibrated with labels.
         """
-        scores = self._calibrated_scores(X)
-        return restore(self.calibration_.p_values(scores), X)
+        scores, weights = self._calibrated_scores(X)
+        return restore(self.calibration_.p_values(scores, weights), X)
 
     def alarm(self, X: Any, alpha: float = 0.05) -> Any:
         """Return which rows are out of distribution, each at false-alarm rate ``alpha``.
@@ -242,8 +249,8 @@ class Detector(BaseEstimator, ABC):
             If there are too few calibration rows to ever raise an alarm.
         """
         alpha = check_alpha(alpha)
-        scores = self._calibrated_scores(X)
-        return restore(self.calibration_.alarm(scores, alpha), X)
+        scores, weights = self._calibrated_scores(X)
+        return restore(self.calibration_.alarm(scores, alpha, weights), X)
 
     def discoveries(self, X: Any, q: float = 0.1) -> Any:
         """Return which rows of a batch are out of distribution, at false discovery rate ``q``.
@@ -258,15 +265,15 @@ class Detector(BaseEstimator, ABC):
         Returns
         -------
         bool array of shape (n,)
-            Benjamini-Hochberg rejections.
+            Benjamini-Hochberg rejections; Benjamini-Yekutieli's if the calibration is weighted.
 
         References
         ----------
         Bates, Candès, Lei, Romano and Sesia (2023), Testing for outliers with conformal
         p-values, arXiv:2104.08279.
         """
-        scores = self._calibrated_scores(X)
-        return restore(self.calibration_.discoveries(scores, q), X)
+        scores, weights = self._calibrated_scores(X)
+        return restore(self.calibration_.discoveries(scores, q, weights), X)
 
     def _require(self, model: Model, given: frozenset[str]) -> None:
         missing = sorted(self.needs - given)
@@ -290,9 +297,10 @@ class Detector(BaseEstimator, ABC):
         self._check_fitted()
         return score({"": self}, self.model_, X)[""]
 
-    def _calibrated_scores(self, X: Any) -> NDArray[np.float64]:
+    def _calibrated_scores(self, X: Any) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         self._check_calibrated()
-        return as_scores(self._scores(X))
+        scores = as_scores(self._scores(X))
+        return scores, self.calibration_.weigh(X, len(scores))
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "model_"):

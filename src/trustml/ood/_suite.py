@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -12,11 +13,13 @@ from sklearn.exceptions import NotFittedError
 
 from trustml.core.validation import check_alpha, restore
 from trustml.model import Model, as_model
-from trustml.ood._calibration import Calibration
+from trustml.ood._calibration import Calibration, Ratio
 from trustml.ood._detector import Detector, as_scores
 from trustml.ood._roster import Choice, make
 from trustml.ood._stream import learn, score
 from trustml.ood._table import DetectorTable
+
+Scores = NDArray[np.float64]
 
 
 class Suite(BaseEstimator):
@@ -89,23 +92,29 @@ class Suite(BaseEstimator):
         DetectorTable
             Values of shape (n, k), higher = more out of distribution.
         """
-        return self._table(X, "score", lambda _, scores: scores)
+        return self._table(X, "score", lambda _, scores, __: scores)
 
-    def calibrate(self, X_cal: Any) -> Self:
+    def calibrate(self, X_cal: Any, y_cal: Any = None, weights: Ratio | None = None) -> Self:
         """Keep every detector's scores of in-distribution rows, in one forward pass.
 
         Parameters
         ----------
         X_cal : array, tensor, frame, Dataset or DataLoader of n rows
             In-distribution rows used neither to train the model nor in ``fit``.
+        y_cal : array of shape (n,) or None
+            Their labels: the guarantees then hold within each of these classes.
+        weights : callable X -> (n,) or None
+            Density of the rows to judge over that of the calibration rows, on any scale.
 
         Returns
         -------
         Suite
             Itself.
         """
-        for name, scores in self._scores(X_cal).items():
-            self.detectors_[name].calibration_ = Calibration(scores)
+        found = self._scores(X_cal)
+        first = Calibration.of(next(iter(found.values())), self.model_, X_cal, y_cal, weights)
+        for name, scores in found.items():
+            self.detectors_[name].calibration_ = replace(first, scores=scores)
         return self
 
     def p_values(self, X: Any) -> DetectorTable:
@@ -122,7 +131,7 @@ class Suite(BaseEstimator):
             Values of shape (n, k); small = unlike the calibration rows.
         """
         self._check_calibrated()
-        return self._table(X, "p-value", lambda c, scores: c.calibration_.p_values(scores))
+        return self._table(X, "p-value", lambda c, s, w: c.calibration_.p_values(s, w))
 
     def alarm(self, X: Any, alpha: float = 0.05) -> DetectorTable:
         """Return every detector's alarms, each at false-alarm rate ``alpha``.
@@ -142,7 +151,7 @@ class Suite(BaseEstimator):
         """
         alpha = check_alpha(alpha)
         self._check_calibrated()
-        return self._table(X, "alarm", lambda c, scores: c.calibration_.alarm(scores, alpha))
+        return self._table(X, "alarm", lambda c, s, w: c.calibration_.alarm(s, alpha, w))
 
     def discoveries(self, X: Any, q: float = 0.1) -> DetectorTable:
         """Return every detector's discoveries in a batch, at false discovery rate ``q``.
@@ -160,17 +169,23 @@ class Suite(BaseEstimator):
             Booleans of shape (n, k).
         """
         self._check_calibrated()
-        return self._table(X, "discovery", lambda c, scores: c.calibration_.discoveries(scores, q))
+        return self._table(X, "discovery", lambda c, s, w: c.calibration_.discoveries(s, q, w))
 
     def _table(
         self,
         X: Any,
         quantity: str,
-        say: Callable[[Detector, NDArray[np.float64]], NDArray[Any]],
+        say: Callable[[Detector, Scores, Scores | None], NDArray[Any]],
     ) -> DetectorTable:
-        columns = {
-            name: say(self.detectors_[name], scores) for name, scores in self._scores(X).items()
-        }
+        columns, weighed = {}, {}
+        for name, scores in self._scores(X).items():
+            detector, weights = self.detectors_[name], None
+            if quantity != "score":
+                ratio = detector.calibration_.ratio
+                if ratio not in weighed:  # a density ratio may cost more than a score
+                    weighed[ratio] = detector.calibration_.weigh(X, len(scores))
+                weights = weighed[ratio]
+            columns[name] = say(detector, scores, weights)
         values = restore(np.stack(list(columns.values()), axis=1), X)
         return DetectorTable(values, tuple(columns), quantity)
 
