@@ -4,42 +4,58 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from trustml.core.batches import as_data
 from trustml.core.random import RandomState, numpy_generator
+from trustml.core.validation import check_choice
 from trustml.model import Model, Observation
 from trustml.model.passes import Layers
 from trustml.ood._detector import Detector
 from trustml.ood._entropy import Entropy
+from trustml.ood._even_rows import EvenRows
+from trustml.ood._fdbd import Fdbd
+from trustml.ood._fusion import METHODS, Surprise, fuse_surprises
+from trustml.ood._gram import Gram
 from trustml.ood._laplace import LastLayerLaplace
+from trustml.ood._layers import chosen_layers
 from trustml.ood._mahalanobis import Mahalanobis
 from trustml.ood._msp import Msp
 from trustml.ood._rmd import RelativeMahalanobis
 from trustml.ood._roster import Choice, make
 from trustml.ood._seen import UnsuitableError, take
 from trustml.ood._stream import Learners, layers_of, score_observed
+from trustml.ood._tuning import tuned_weights
+from trustml.ood._tuning_shifts import shifts
 
-_TAIL = 0.1
-_FEWEST_IN_TAIL = 5
 _FEWEST_ROWS = 20
 _GOLDEN = (math.sqrt(5) - 1) / 2
+_MOST_SHIFTED = 512  # rows of each shift
+_SHIFTS = 14  # at least as many as there are: all shifts together are no more than another pass
 
 
 class Fused(Detector):
-    r"""Sum of the surprises of several detectors: the default detector.
+    r"""Weighted sum of the surprises of several detectors: the default detector.
 
     The rows of ``fit`` are split. The members learn from one part; on the other, held out,
     each member's scores give its surprise :math:`-\log \hat P(S \ge s)`: the rank among the
     held-out scores, continued beyond their upper tenth by an exponential tail so that far
-    rows do not tie. The sum over members (Fisher's combination) is in nats; at least 0.
+    rows do not tie. The weighted sum over members (Fisher's combination) is in nats, at least 0.
 
-    The members by default are a density score (two Mahalanobis distances), a near-distribution
-    score (relative Mahalanobis) and a curvature score (last-layer Laplace): where one is
-    blind another sees. Models that give only predictions get MSP and entropy.
+    The weights are those that best tell the held-out rows from synthetic shifts of them - noise,
+    mixtures, shuffled values; of images also blur, turns and patches in other places. Nothing
+    else reaches them: no out-of-distribution row is needed or seen. All shifts together are at
+    most one more forward pass over the rows of ``fit``. Inputs that are not real numbers
+    (tokens), and models that give only predictions, keep equal weights.
+
+    The members by default are densities of each stage of the network (Mahalanobis distances, Gram
+    matrices), near-distribution scores (relative Mahalanobis, distance to the decision
+    boundaries) and a curvature score (last-layer Laplace): where one is blind another sees.
+    Models that give only predictions get MSP and entropy.
 
     Parameters
     ----------
@@ -51,7 +67,13 @@ class Fused(Detector):
     holdout : float in (0, 1)
         Share of the rows of ``fit`` that is held out.
     random_state : int, Generator or None
-        Seed of the choice of the held-out rows.
+        Seed of the choice of the held-out rows, and of the synthetic shifts.
+    weights : {"tuned", "equal"}
+        Whether the members are weighed as above.
+    combine : {"fisher", "cauchy", "harmonic"}
+        What is fused: the sum of the surprises, or minus the log of the combination of p-values
+        that Cauchy's distribution or the harmonic mean give, both led by the most surprised
+        member. As a verdict all are made valid by ``calibrate``, however the members depend.
 
     Attributes
     ----------
@@ -59,6 +81,12 @@ class Fused(Detector):
         The fitted members.
     left_out_ : dict of str to str
         Name and reason of each member that was left out.
+    weights_ : dict of str to float
+        Of each member; their mean is 1.
+    shifts_ : list of str
+        The synthetic shifts that the weights were tuned on.
+    n_shifted_ : int
+        How many rows went through the model for that.
 
     References
     ----------
@@ -83,11 +111,15 @@ class Fused(Detector):
         detectors: str | Sequence[Choice] | None = None,
         holdout: float = 0.3,
         random_state: RandomState = 0,
+        weights: str = "tuned",
+        combine: str = "fisher",
     ) -> None:
         self.model = model
         self.detectors = detectors
         self.holdout = holdout
         self.random_state = random_state
+        self.weights = weights
+        self.combine = combine
 
     def _layers(self, model: Model) -> Layers:
         if not hasattr(self, "members_"):
@@ -96,21 +128,37 @@ class Fused(Detector):
 
     def _update(self, model: Model, observation: Observation, labels: Tensor | None) -> None:
         if not hasattr(self, "held_"):
-            self._check_holdout()
-            self.members_ = self._members(model)
-            self.learners_ = Learners(
-                self.members_,
-                strict=self.detectors is not None and not isinstance(self.detectors, str),
-            )
-            self.held_, self.n_rows_ = [], 0
-            self.offset_ = float(numpy_generator(self.random_state).random())
+            self._begin(model)
         held = self._held_out(len(observation)).to(observation.outputs.device)
-        self.held_.append(take(observation, held.nonzero().flatten()))
+        self._hold(take(observation, held.nonzero().flatten()))
         learn = (~held).nonzero().flatten()
         if len(learn):
             some = None if labels is None else labels[learn]
             self.learners_.update(model, take(observation, learn), some)
         self.n_rows_ += len(observation)
+
+    def _begin(self, model: Model) -> None:
+        if not 0 < float(self.holdout) < 1:
+            raise ValueError(f"holdout must be a share in (0, 1), got {self.holdout!r}")
+        check_choice(self.weights, "weights", ("tuned", "equal"))
+        check_choice(self.combine, "combine", METHODS)
+        self.members_ = self._members(model)
+        self.learners_ = Learners(
+            self.members_,
+            strict=self.detectors is not None and not isinstance(self.detectors, str),
+        )
+        self.held_: list[Observation] = []
+        self.inputs_, self.n_rows_ = EvenRows(_MOST_SHIFTED), 0
+        self.rng_ = numpy_generator(self.random_state)
+        self.offset_ = float(self.rng_.random())
+
+    def _hold(self, seen: Observation) -> None:
+        inputs = seen.inputs
+        if self.weights == "tuned" and isinstance(inputs, Tensor) and inputs.is_floating_point():
+            self.inputs_.add(inputs, torch.zeros(len(seen), device=inputs.device))
+        if not any("inputs" in member.needs for member in self.members_.values()):
+            seen = replace(seen, inputs=None)
+        self.held_.append(seen)
 
     def _finish(self, model: Model) -> None:
         if self.n_rows_ < _FEWEST_ROWS:
@@ -120,12 +168,36 @@ class Fused(Detector):
             )
         self.members_ = self.learners_.finish(model)
         self.left_out_ = self.learners_.left_out
-        parts: dict[str, list[Tensor]] = {name: [] for name in self.members_}
-        for seen in self.held_:
-            for name, found in score_observed(self.members_, seen).items():
-                parts[name].append(found)
-        self.surprises_ = {name: Surprise.of(torch.cat(found)) for name, found in parts.items()}
-        del self.held_, self.learners_
+        found = [score_observed(self.members_, seen) for seen in self.held_]
+        scores = {name: torch.cat([part[name] for part in found]) for name in self.members_}
+        self.surprises_ = {name: Surprise.of(held_out) for name, held_out in scores.items()}
+        inside = self._surprise(scores)
+        self.shifts_: list[str] = []
+        self.n_shifted_ = 0
+        weights = inside.new_ones(len(self.members_))
+        if self.inputs_.n and len(self.members_) > 1:
+            weights = tuned_weights(inside, self._shifted(model))
+        self.weights_ = dict(zip(self.members_, weights.tolist(), strict=True))
+        del self.held_, self.learners_, self.inputs_, self.rng_
+
+    def _shifted(self, model: Model) -> list[Tensor]:
+        """Return the members' surprises (b, k) at synthetic shifts of held-out rows."""
+        rows = self.inputs_.batch().inputs
+        if not isinstance(rows, Tensor):
+            raise TypeError("only tensors were kept")
+        # A few rows of each shift where there are few: no more than another pass in all.
+        rows = rows[:: -(-len(rows) * _SHIFTS // self.n_rows_)]
+        layers, found = layers_of(self.members_.values(), model), []
+        for name, moved in shifts(rows, self.rng_):
+            seen = [
+                score_observed(self.members_, part)
+                for part in model.observations(as_data(moved, device=moved.device), layers)
+            ]
+            scores = {member: torch.cat([part[member] for part in seen]) for member in seen[0]}
+            found.append(self._surprise(scores))
+            self.shifts_.append(name)
+            self.n_shifted_ += len(moved)
+        return found
 
     def _held_out(self, n: int) -> Tensor:
         """Return which of the next n rows are held out: evenly spread, from a random offset."""
@@ -137,59 +209,22 @@ class Fused(Detector):
         if self.detectors is None and not model.has_features:
             return make([Msp, Entropy], self.model)
         if self.detectors is None:
-            sharp = Mahalanobis(self.model, normalize=True)
-            return make([Mahalanobis, sharp, RelativeMahalanobis, LastLayerLaplace], self.model)
+            names = chosen_layers(model, "auto")
+            members: list[Choice] = [Mahalanobis(self.model, layers=[name]) for name in names]
+            if not members:
+                members = [Mahalanobis, Mahalanobis(self.model, normalize=True)]
+            members += [RelativeMahalanobis, LastLayerLaplace, Gram, Fdbd]
+            return make(members, self.model)
         if isinstance(self.detectors, str):
-            members = make(self.detectors, self.model)
-            return {name: d for name, d in members.items() if not isinstance(d, Fused)}
+            every = make(self.detectors, self.model)
+            return {name: d for name, d in every.items() if not isinstance(d, Fused)}
         return make(self.detectors, self.model)
 
-    def _check_holdout(self) -> None:
-        if not 0 < float(self.holdout) < 1:
-            raise ValueError(f"holdout must be a share in (0, 1), got {self.holdout!r}")
-
     def _score(self, observation: Observation) -> Tensor:
-        found = score_observed(self.members_, observation)
-        return torch.stack([self.surprises_[name](s) for name, s in found.items()]).sum(dim=0)
+        surprises = self._surprise(score_observed(self.members_, observation))
+        weights = surprises.new_tensor(list(self.weights_.values()))
+        return fuse_surprises(surprises, weights, self.combine)
 
-
-@dataclass(frozen=True, eq=False)
-class Surprise:
-    """How unusual a score is, in nats: minus the log of its estimated exceedance probability.
-
-    Attributes
-    ----------
-    held_out : Tensor of shape (m,)
-        In-distribution scores, ascending.
-    start : float
-        Where the exponential tail begins.
-    level : float
-        The surprise there.
-    scale : float
-        Mean excess of the held-out scores over ``start``.
-    """
-
-    held_out: Tensor
-    start: float
-    level: float
-    scale: float
-
-    @classmethod
-    def of(cls, scores: Tensor) -> Surprise:
-        """Estimate the distribution of float64 in-distribution scores."""
-        ordered = scores.sort().values
-        m = len(ordered)
-        in_tail = min(max(math.ceil(_TAIL * m), _FEWEST_IN_TAIL), m - 1)
-        start = float(ordered[m - 1 - in_tail])
-        excess = ordered[ordered > start] - start
-        # A detector that is constant on the held-out rows has no scale of its own.
-        scale = float(excess.mean()) if len(excess) else max(abs(start), 1.0)
-        return cls(ordered, start, -math.log((1 + in_tail) / (m + 1)), scale)
-
-    def __call__(self, scores: Tensor) -> Tensor:
-        """Return the surprise of new scores, shape (n,); non-decreasing in the score."""
-        m = len(self.held_out)
-        at_least = m - torch.searchsorted(self.held_out, scores)
-        rank = -torch.log((1 + at_least).double() / (m + 1))
-        tail = self.level + (scores - self.start) / self.scale
-        return torch.where(scores > self.start, tail, rank.clamp_max(self.level))
+    def _surprise(self, scores: dict[str, Tensor]) -> Tensor:
+        """Return the surprises (n, k) of the members' scores."""
+        return torch.stack([self.surprises_[name](s) for name, s in scores.items()], dim=1)
