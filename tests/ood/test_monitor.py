@@ -129,5 +129,8 @@ def test_bad_input_is_refused(digits):
         ood.Monitor(detector, watch="rows").update(rows([1.0]))
     with pytest.raises(ValueError, match=r"5 calibration rows never give an alarm .* at least 19"):
         ood.Monitor(detector, watch="alarms").update(rows([1.0]))
+    weighted = calibrated(np.arange(5.0)).calibrate(rows(np.arange(9.0)), weights=np.ravel)
+    with pytest.raises(ValueError, match="calibrate the detector without weights"):
+        ood.Monitor(weighted).update(rows([1.0]))
     with pytest.raises(ValueError, match="alpha must be in"):
         ood.Monitor(detector, alpha=2).update(rows([1.0]))

@@ -134,6 +134,8 @@ class Monitor(BaseEstimator):
             If ``detector`` is not a `Detector`.
         NotFittedError
             If it is not calibrated.
+        ValueError
+            If it is calibrated with weights.
         """
         if not isinstance(self.detector, Detector):
             raise TypeError(
@@ -147,6 +149,11 @@ class Monitor(BaseEstimator):
             )
         check_choice(self.watch, "watch", ("scores", "alarms"))
         alpha, calibration = check_alpha(self.alpha), self.detector.calibration_
+        if calibration.weights is not None:
+            raise ValueError(
+                "weights say that the rows to come are not like the calibration rows, which is "
+                "what a monitor watches for; calibrate the detector without weights"
+            )
         if self.watch == "scores":
             rng = numpy_generator(self.random_state)
             self.stream_: Stream = Watch(calibration.scores, self.bet, alpha, rng)
