@@ -16,6 +16,7 @@ from trustml.ood._drift_columns import DriftByFeature
 from trustml.ood._energy import Energy
 from trustml.ood._entropy import Entropy
 from trustml.ood._exgrad import ExGrad
+from trustml.ood._explain import OodExplanation, explain
 from trustml.ood._fdbd import Fdbd
 from trustml.ood._fused import Fused
 from trustml.ood._gen import Gen
@@ -89,6 +90,8 @@ __all__ = [  # noqa: RUF022 - in reading order
     "DetectorTable",
     "UnsuitableError",
     "Monitor",
+    "explain",
+    "OodExplanation",
     "drift_test",
     "DriftResult",
     "DriftByFeature",
