@@ -13,6 +13,7 @@ from torch import nn
 
 import trustml
 from trustml.errors import StoreMismatchError
+from trustml.model import Observation
 from trustml.ood import Detector, Fused, Gmm, KMeans, Mahalanobis, Msp, RelativeMahalanobis
 from trustml.ood._detector import catalogue
 from trustml.ood._saving import load, save
@@ -147,6 +148,18 @@ def test_a_file_that_names_foreign_classes_is_refused(digits, small, tmp_path):
         save_file({"tree": torch.frombuffer(bytearray(forged.encode()), dtype=torch.uint8)}, path)
         with pytest.raises(ValueError, match="no class of this version"):
             load(tmp_path / "det", digits.model, Detector)
+
+
+def test_slices_and_shapes_come_back_as_they_were(digits, small, tmp_path):
+    det = Msp(digits.model).fit(small[0])
+    det.parts_ = {0: slice(1, None, 2), "r": range(3), "s": torch.Size([2, 3]), "t": (1, {2.5})}
+    save(det, tmp_path / "det")
+    again = load(tmp_path / "det", digits.model, Msp)
+    assert again.parts_ == det.parts_
+    assert isinstance(again.parts_["s"], torch.Size)
+    det.parts_ = Observation(torch.ones(2), None, None, None)
+    save(det, tmp_path / "det")
+    assert len(load(tmp_path / "det", digits.model, Msp).parts_) == 2
 
 
 def test_what_cannot_be_written_is_named(digits, small, tmp_path):

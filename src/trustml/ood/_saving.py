@@ -25,6 +25,7 @@ from trustml.model import Model, as_model
 Kind = TypeVar("Kind")
 
 _PLAIN = (bool, int, float, str, type(None))
+_COLLECTIONS: tuple[Any, ...] = (list, tuple, set, frozenset, torch.Size)
 _TREE, _GROUP = "tree", "detector"
 
 
@@ -139,7 +140,7 @@ class _Writer:
             return {"is": "scalar", "type": thing.dtype.str, "value": thing.item()}
         if isinstance(thing, (Tensor, np.ndarray)):
             return self._array(thing, path)
-        if isinstance(thing, (list, tuple, set, frozenset)):
+        if type(thing) in _COLLECTIONS:
             items = [self.write(item, f"{path}[{i}]") for i, item in enumerate(thing)]
             return {"is": type(thing).__name__, "items": items}
         if isinstance(thing, Mapping):
@@ -150,12 +151,15 @@ class _Writer:
             return {"is": "dict", "items": pairs}
         if isinstance(thing, (torch.dtype, torch.device)):
             return {"is": type(thing).__name__, "name": str(thing).removeprefix("torch.")}
+        if isinstance(thing, (slice, range)):
+            bounds = [thing.start, thing.stop, thing.step]
+            return {"is": type(thing).__name__, "items": bounds}
         if inspect.isclass(thing) and _ours(thing):
             return {"is": "class", "kind": _name(thing)}
         if isinstance(thing, Factorization):
             operator = self.write(thing.operator, f"{path}.operator")
             return {"is": "inverse", "of": operator, "method": thing.method, "tol": thing.tol}
-        if _ours(type(thing)):
+        if _ours(type(thing)) and hasattr(thing, "__dict__") and not isinstance(thing, tuple):
             return self._object(thing, path)
         raise TypeError(
             f"this {self.who} cannot be saved: {path or 'it'} is of type "
@@ -218,7 +222,9 @@ class _Reader:
             return np.array(self.read(value["items"]))
         if kind == "dict":
             return {self.read(key): self.read(item) for key, item in value["items"]}
-        makers = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+        if kind in ("slice", "range"):
+            return slice(*value["items"]) if kind == "slice" else range(*value["items"])
+        makers = {maker.__name__: maker for maker in _COLLECTIONS}
         return makers[kind]([self.read(item) for item in cast("Sequence[Any]", value["items"])])
 
     def _object(self, value: dict[str, Any]) -> Any:
