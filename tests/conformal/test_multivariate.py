@@ -298,7 +298,7 @@ def test_bad_settings() -> None:
     P, Y = rows(60)
     for change, text in (
         ({"shape": "ball"}, r"copula.*ResidualShape"), ({"share": 1.0}, "share"),
-        ({"share": 0.99}, "none beside"), ({"condition": "class"}, "condition"),
+        ({"share": 0.99}, "none beside"), ({"condition": "class"}, "no column"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=text):
             MultivariateRegressor(VALUES, **change).fit(P, Y)

@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse
 import torch
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
 
 import trustml
 from trustml.conformal import Aps, SplitClassifier, metrics, pvalues, quantile
@@ -342,7 +343,9 @@ def test_bad_calibration_rows(digits: object, change: object, error: type, text:
         ({"score": lambda p, u: p[:, :2]}, ValueError, "shape"),
         ({"score": lambda p, u: p * np.nan}, ValueError, "NaN"),
         ({"score": lambda p, u: 3}, ValueError, "tensor"),
-        ({"condition": "group"}, ValueError, "condition must be"),
+        ({"condition": 1.5}, ValueError, "condition must be"),
+        ({"condition": "group"}, ValueError, "no column 'group'"),
+        ({"condition": 64}, ValueError, "no column 64"),
         ({"condition": lambda X: X}, ValueError, "one group a row"),
         ({"condition": lambda X: X[:, 0] * np.nan}, ValueError, "NaN"),
         ({"random_state": "seed"}, TypeError, "random_state"),
@@ -365,3 +368,25 @@ def test_groups_that_change_kind_are_refused(digits: object) -> None:
     kind["now"] = str
     with pytest.raises(ValueError, match="one kind"):
         cp.predict_set(digits.X)
+
+
+def test_a_column_is_a_condition(digits: object) -> None:
+    pandas = pytest.importorskip("pandas", reason="needs pandas")
+
+    def coarse(X: np.ndarray) -> np.ndarray:
+        return np.concatenate([X[:, :63], X[:, 20:21] > 0.5], axis=1)  # few values in the last
+
+    X_cal, X = coarse(digits.X_cal), coarse(digits.X)
+    estimator = LogisticRegression(C=0.05).fit(X_cal[:200], digits.y_cal[:200])
+    fitted = SplitClassifier(estimator, condition=lambda X: np.asarray(X)[:, 63])
+    expected = fitted.fit(X_cal[200:], digits.y_cal[200:]).p_values(X)
+    for column in (63, -1):
+        by_number = SplitClassifier(estimator, condition=column)
+        found = by_number.fit(X_cal[200:], digits.y_cal[200:]).p_values(X)
+        np.testing.assert_array_equal(found, expected)
+    names = [f"x{i}" for i in range(64)]
+    frame = pandas.DataFrame(X_cal, columns=names)
+    of_frames = LogisticRegression(C=0.05).fit(frame[:200], digits.y_cal[:200])
+    by_name = SplitClassifier(of_frames, condition="x63")
+    by_name.fit(frame[200:], digits.y_cal[200:])
+    np.testing.assert_allclose(by_name.p_values(pandas.DataFrame(X, columns=names)), expected)

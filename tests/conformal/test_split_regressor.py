@@ -135,7 +135,7 @@ def test_before_fit(diabetes: object) -> None:
 @pytest.mark.parametrize(
     ("keywords", "text"),
     [({"score": "gamma"}, "'absolute', .*'normalized'"), ({"score": Absolute}, "score must be"),
-     ({"condition": "class"}, "callable"),
+     ({"condition": "class"}, "no column 'class'"),
      ({"score": Normalized(lambda X: np.zeros(len(X)))}, "above 0"),
      ({"score": Normalized(lambda X: np.ones(3))}, r"shape \(150,\)")],
 )  # fmt: skip

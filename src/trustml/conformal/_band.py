@@ -10,7 +10,13 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from trustml.conformal._calibration import CalibrationScores, group_rows, read_alphas
+from trustml.conformal._calibration import (
+    CalibrationScores,
+    Condition,
+    check_condition,
+    group_rows,
+    read_alphas,
+)
 from trustml.core.validation import restore
 
 
@@ -44,14 +50,13 @@ class Band:
 class BandRegressor(BaseEstimator):
     """What the regressors of a band share; they have ``condition`` and ``symmetric``."""
 
-    condition: Callable[[Any], Any] | None
+    condition: Condition | None
     symmetric: bool
 
     def _calibrate(
         self, bands: Callable[[Any], Band], band: Band, X_cal: Any, y: np.ndarray
     ) -> Self:
-        if not (self.condition is None or callable(self.condition)):
-            raise ValueError(f"condition must be None or callable, got {self.condition!r}")
+        check_condition(self.condition)
         n = len(y)
         if len(band.low) != n:
             raise ValueError(f"X_cal has {len(band.low)} rows, y_cal has {n}; give one y a row")

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from trustml.core.validation import to_numpy
+from trustml.core.validation import column_of, to_numpy
 from trustml.evidence import conformal_rank, pvalues, quantile
 from trustml.evidence import read_alphas as read_alphas  # what every predictor asks for here
 from trustml.warnings import CoverageWarning
 
+Condition = Callable[[Any], Any] | str | int
 _SHOWN = 5  # groups that a warning names
 
 
@@ -120,7 +121,24 @@ class CalibrationScores:
         )
 
 
-def group_rows(condition: Callable[[Any], Any], X: Any, n: int) -> np.ndarray:
+def check_condition(condition: Any, *names: str) -> None:
+    """Refuse what is no way to tell groups.
+
+    Raises
+    ------
+    ValueError
+        If it is neither None, one of the names, a column, nor callable.
+    """
+    is_column = isinstance(condition, (str, int)) and not isinstance(condition, bool)
+    if condition is not None and not is_column and not callable(condition):
+        others = "".join(f"{name!r}, " for name in names)
+        raise ValueError(
+            f"condition must be None, {others}a column's name or number, or a callable "
+            f"X -> groups, got {condition!r}"
+        )
+
+
+def group_rows(condition: Condition, X: Any, n: int) -> np.ndarray:
     """Return the groups (n,) that the user's condition gives the rows of X.
 
     Returns
@@ -132,7 +150,8 @@ def group_rows(condition: Callable[[Any], Any], X: Any, n: int) -> np.ndarray:
     ValueError
         If the condition does not give one label a row, or gives NaN.
     """
-    groups = np.asarray(to_numpy(condition(X)))
+    found = condition(X) if callable(condition) else column_of(X, condition)
+    groups = np.asarray(to_numpy(found))
     if groups.shape != (n,):
         raise ValueError(
             f"condition(X) must return one group a row, shape ({n},), got {groups.shape}"

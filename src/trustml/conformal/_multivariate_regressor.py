@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, Self
 
@@ -10,7 +9,13 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from trustml.conformal._calibration import CalibrationScores, group_rows, read_alphas
+from trustml.conformal._calibration import (
+    CalibrationScores,
+    Condition,
+    check_condition,
+    group_rows,
+    read_alphas,
+)
 from trustml.conformal._multivariate_shape import ResidualShape, as_residual_shape
 from trustml.conformal._regression import as_regressor
 from trustml.conformal._residual_score import space
@@ -35,7 +40,7 @@ class MultivariateRegressor(BaseEstimator):
         `Ellipsoid` has local covariances. "box", "copula": one interval for each output, of
         widths by the residuals' spread, or by their ranks, which suits outputs whose residuals
         have different laws.
-    condition : None or callable X -> groups (n,)
+    condition : None, column or callable X -> groups (n,)
         Coverage for every group of rows.
     share : float in [0, 1)
         Part of the calibration rows that the shape is learnt from; 0: the training rows, which
@@ -80,7 +85,7 @@ class MultivariateRegressor(BaseEstimator):
         self,
         model: Any,
         shape: str | ResidualShape = "ellipsoid",
-        condition: Callable[[Any], Any] | None = None,
+        condition: Condition | None = None,
         share: float = 0.25,
         random_state: RandomState = None,
     ) -> None:
@@ -111,8 +116,7 @@ class MultivariateRegressor(BaseEstimator):
             If the model or y has one output, lengths differ, a value is NaN, no rows are left to
             learn from or to calibrate on, or an output has no residuals but zeros.
         """
-        if not (self.condition is None or callable(self.condition)):
-            raise ValueError(f"condition must be None or callable, got {self.condition!r}")
+        check_condition(self.condition)
         if not 0 <= self.share < 1:
             raise ValueError(f"share must be in [0, 1), got {self.share!r}")
         shape = as_residual_shape(self.shape)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from trustml.conformal._band import BandRegressor
+from trustml.conformal._calibration import Condition
 from trustml.conformal._regression import as_regressor, measured
 from trustml.conformal._residual_score import ResidualScore, as_residual_score
 from trustml.conformal._scored import rows_of
@@ -33,7 +33,7 @@ class ConformalPredictiveDistribution(BandRegressor):
     score : ResidualScore, or the name of one
         Its scale: "absolute" gives all rows one shape; "normalized" and others stretch it by the
         row's difficulty.
-    condition : None or callable X -> groups (n,)
+    condition : None, column or callable X -> groups (n,)
         A distribution of residuals for every group of rows.
     random_state : int, Generator or None
         Seed of the random part of ``pit``, a hash of the seed and the row.
@@ -74,7 +74,7 @@ class ConformalPredictiveDistribution(BandRegressor):
         self,
         model: Any,
         score: str | ResidualScore = "absolute",
-        condition: Callable[[Any], Any] | None = None,
+        condition: Condition | None = None,
         random_state: RandomState = None,
     ) -> None:
         self.model = model

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
 
 from trustml.conformal._band import Band, BandRegressor
+from trustml.conformal._calibration import Condition
 from trustml.conformal._regression import as_regressor, measured, predicted
 from trustml.core.validation import check_choice
 from trustml.model import Model
@@ -31,7 +31,7 @@ class ConformalizedQuantileRegressor(BandRegressor):
         "cqr-r" the distance between the quantiles; "cqr-m" its own distance from the median.
     model_median : Model or what `trustml.wrap` takes, or None
         Regressor of the conditional median; "cqr-m" only.
-    condition : None or callable X -> groups (n,)
+    condition : None, column or callable X -> groups (n,)
         Coverage for every group of rows.
     symmetric : bool
         False calibrates the two ends apart, alpha / 2 each: y is then below the interval, and
@@ -76,7 +76,7 @@ class ConformalizedQuantileRegressor(BandRegressor):
         model_hi: Any,
         score: Literal["cqr", "cqr-r", "cqr-m"] = "cqr",
         model_median: Any = None,
-        condition: Callable[[Any], Any] | None = None,
+        condition: Condition | None = None,
         symmetric: bool = True,
     ) -> None:
         self.model_lo = model_lo

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from trustml.conformal._calibration import CalibrationScores, group_rows, read_alphas
+from trustml.conformal._calibration import (
+    CalibrationScores,
+    Condition,
+    check_condition,
+    group_rows,
+    read_alphas,
+)
 from trustml.conformal._score import ScoreFunction, as_score
 from trustml.conformal._scored import all_scores, calibrated
 from trustml.core.random import RandomState
@@ -32,8 +37,9 @@ class SplitClassifier(BaseEstimator):
     score : {"lac", "aps", "raps", "saps", "topk", "margin", "entmax", "knn"}, Score or callable
         Strangeness of a class. "lac" has the smallest sets, "aps" sets that grow with the
         difficulty of the row.
-    condition : None, "class" or callable X -> groups (n,)
-        "class": coverage for every true class. A callable: coverage for every group of rows.
+    condition : None, "class", column or callable X -> groups (n,)
+        "class": coverage for every true class. A column (its name in a frame, or its number) or a
+        callable: coverage for every group of rows.
     random_state : int, Generator or None
         Seed of randomised scores. A row's random number is a hash of seed and row: the same
         alone or in a batch, today or tomorrow.
@@ -70,7 +76,7 @@ class SplitClassifier(BaseEstimator):
         self,
         model: Any,
         score: str | ScoreFunction = "lac",
-        condition: str | Callable[[Any], Any] | None = None,
+        condition: Condition | None = None,
         random_state: RandomState = None,
     ) -> None:
         self.model = model
@@ -97,8 +103,6 @@ class SplitClassifier(BaseEstimator):
         ------
         TypeError
             If the model is no classifier, or ``score`` is no score.
-        ValueError
-            If lengths differ, or ``condition`` is neither "class" nor callable.
 
         Warns
         -----
@@ -111,16 +115,13 @@ class SplitClassifier(BaseEstimator):
                 f"SplitClassifier needs a classifier, got a model for {model.task}; "
                 "for regression use SplitRegressor"
             )
-        if not (self.condition is None or self.condition == "class" or callable(self.condition)):
-            raise ValueError(
-                f"condition must be None, 'class' or a callable X -> groups, got {self.condition!r}"
-            )
+        check_condition(self.condition, "class")
         rows = calibrated(model, score, X_cal, y_cal, self.random_state)
         classes = np.asarray(model.classes_)
         groups, labels = None, None
         if self.condition == "class":
             groups, labels = classes[rows.labels], classes
-        elif callable(self.condition):
+        elif self.condition is not None:
             groups = group_rows(self.condition, X_cal, rows.n_given)[rows.kept]
         _warn_of_missing_classes(rows.labels, classes, by_class=self.condition == "class")
         self.calibration_ = CalibrationScores(rows.scores, groups, labels)
@@ -177,7 +178,7 @@ class SplitClassifier(BaseEstimator):
         """Group of every label of every row: (1, c) for classes, (n, 1) for groups of rows."""
         if self.condition == "class":
             return np.arange(scores.shape[1])[None, :]
-        if callable(self.condition):
+        if self.condition is not None:
             return self.calibration_.codes(group_rows(self.condition, X, len(scores)))[:, None]
         return np.zeros((1, 1), dtype=int)
 

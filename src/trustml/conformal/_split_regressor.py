@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
 from trustml.conformal._band import Band, BandRegressor
+from trustml.conformal._calibration import Condition
 from trustml.conformal._regression import as_regressor, measured, predicted
 from trustml.conformal._residual_score import ResidualScore, Scale, as_residual_score
 from trustml.model import Model
@@ -28,7 +28,7 @@ class SplitRegressor(BandRegressor):
         "absolute": one width for all rows. Width in proportion to the row's difficulty, as the
         nearest training rows ("normalized"), a second model of the residuals ("residual_model") or
         the curvature engine ("infinitesimal_jackknife") see it.
-    condition : None or callable X -> groups (n,)
+    condition : None, column or callable X -> groups (n,)
         Coverage for every group of rows.
     symmetric : bool
         False calibrates signed residuals, alpha / 2 on each side: for skewed errors, and models
@@ -64,7 +64,7 @@ class SplitRegressor(BandRegressor):
         self,
         model: Any,
         score: str | ResidualScore = "absolute",
-        condition: Callable[[Any], Any] | None = None,
+        condition: Condition | None = None,
         symmetric: bool = True,
     ) -> None:
         self.model = model

@@ -335,6 +335,39 @@ def frame_columns(x: Any) -> list[str] | None:
     return [str(column) for column in frame.columns] if hasattr(frame, "columns") else None
 
 
+def column_of(x: Any, key: str | int) -> np.ndarray:
+    """Return one column of rows: by name of a frame, by number of anything.
+
+    Parameters
+    ----------
+    x : frame, array or list of shape (n, d)
+        Rows.
+    key : str or int
+        Name, or number.
+
+    Returns
+    -------
+    numpy.ndarray of shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If there is no such column.
+    """
+    names, frame = frame_columns(x), _as_frame(x)
+    if isinstance(key, str):
+        if names is None or key not in names:
+            there = "no names" if names is None else f"the columns {', '.join(names)}"
+            raise ValueError(f"there is no column {key!r}: the rows have {there}")
+        key = names.index(key)
+    rows = np.asarray(to_numpy(x)) if frame is None else None
+    width = len(names or []) if rows is None else (rows.shape[1] if rows.ndim == 2 else 0)
+    if not -width <= key < width:
+        raise ValueError(f"there is no column {key}: the rows have {width} columns")
+    found = frame[:, key].to_numpy() if rows is None else rows[:, key]
+    return np.asarray(found)
+
+
 def take_rows(x: Any, indices: np.ndarray) -> Any:
     """Return the rows of an array, tensor, list or frame at ``indices``, in its own kind."""
     if isinstance(x, Tensor):
