@@ -18,7 +18,9 @@ from trustml.ood._entropy import Entropy
 from trustml.ood._exgrad import ExGrad
 from trustml.ood._explain import OodExplanation, explain
 from trustml.ood._fdbd import Fdbd
+from trustml.ood._full_laplace import FullLaplace
 from trustml.ood._fused import Fused
+from trustml.ood._fusion import fuse_pvalues
 from trustml.ood._gen import Gen
 from trustml.ood._gmm import Gmm
 from trustml.ood._gradnorm import GradNorm
@@ -28,6 +30,8 @@ from trustml.ood._kl_matching import KlMatching
 from trustml.ood._kmeans import KMeans
 from trustml.ood._knn import Knn
 from trustml.ood._laplace import LastLayerLaplace
+from trustml.ood._leverage import Leverage
+from trustml.ood._local_ensemble import LocalEnsemble
 from trustml.ood._mahalanobis import Mahalanobis
 from trustml.ood._maxlogit import MaxLogit
 from trustml.ood._mixture import GaussianMixture
@@ -42,7 +46,9 @@ from trustml.ood._openmax import OpenMax
 from trustml.ood._react import React
 from trustml.ood._rmd import RelativeMahalanobis
 from trustml.ood._scale import Scale
+from trustml.ood._scod import Scod
 from trustml.ood._seen import UnsuitableError
+from trustml.ood._self_influence import SelfInfluence
 from trustml.ood._she import She
 from trustml.ood._suite import Suite
 from trustml.ood._table import DetectorTable
@@ -82,12 +88,18 @@ __all__ = [  # noqa: RUF022 - in reading order
     "Gram",
     "IsolationForest",
     "OneClassSvm",
+    "Leverage",
     "LastLayerLaplace",
+    "FullLaplace",
+    "Scod",
+    "LocalEnsemble",
+    "SelfInfluence",
     "Fused",
     "Suite",
     "Detector",
     "Calibration",
     "DetectorTable",
+    "fuse_pvalues",
     "UnsuitableError",
     "Monitor",
     "explain",

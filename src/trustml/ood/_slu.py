@@ -94,7 +94,8 @@ class SketchedLanczos(GradientDetector):
         projection: Projection = Identity(objective.space.size)
         if size < objective.space.size:
             projection = RandomProjection(objective.space, size, random_state=self.random_state)
-        operator = GaussNewton(undecayed(objective, ~held))
+        # What Lanczos forgets, rounding brings back: in float64 it does so late.
+        operator = GaussNewton(undecayed(objective, ~held)).double()
         generator = torch_generator(self.random_state)
         start = torch.randn(operator.size, generator=generator, dtype=torch.float64)
         kept = sketched_lanczos(operator, start.to(operator.device), steps, projection)
