@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from importlib import import_module
+from os import PathLike
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -18,6 +19,7 @@ from trustml.core.validation import check_alpha, restore, to_numpy
 from trustml.model import Model, Observation, as_model
 from trustml.model.passes import Layers
 from trustml.ood._calibration import Calibration, Ratio
+from trustml.ood._saving import load, save
 from trustml.ood._seen import UnsuitableError, check_observed, provided
 from trustml.ood._stream import learn, score
 
@@ -122,6 +124,37 @@ class Detector(BaseEstimator, ABC):
         self.__dict__.pop("calibration_", None)
         learn({"": self}, model, X, y, strict=True)
         return self
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the detector to a folder: tensors (safetensors) and a JSON manifest, no pickle.
+
+        A part that is neither numbers nor text is refused with a TypeError that names it.
+
+        Parameters
+        ----------
+        path : str or Path
+            A new folder, or one with an earlier save for the same model, which is replaced; a
+            folder that belongs to another model is refused with a ``StoreMismatchError``.
+        """
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], model: Any) -> Self:
+        """Return the detector that ``save`` wrote; for another model a ``StoreMismatchError``.
+
+        Parameters
+        ----------
+        path : str or Path
+            The folder.
+        model : Model or estimator
+            The same model as then: nothing of it is in the folder but its fingerprint.
+
+        Returns
+        -------
+        Detector
+            Fitted, and calibrated if it was; of this class, else it is refused.
+        """
+        return load(path, model, cls)
 
     def begin(self) -> None:
         """Forget everything that was learnt."""
