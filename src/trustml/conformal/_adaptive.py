@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from trustml.conformal._adaptive_past import OnlineRule
 from trustml.conformal._adaptive_run import AdaptiveTrace, Run, as_online_rule, check_window
 from trustml.conformal._calibration import read_alphas
+from trustml.conformal._one_row import as_rows
 from trustml.conformal._regression import check_regressor, measured, predicted
 from trustml.core.validation import restore
 from trustml.evidence import conformal_rank, quantile
@@ -123,9 +124,7 @@ class AdaptiveConformal(BaseEstimator):
             Itself.
         """
         check_is_fitted(self, "calibration_")
-        if np.ndim(y) == 0:
-            x = x[None] if hasattr(x, "ndim") else np.asarray(x)[None]
-            y = np.asarray(y)[None]
+        x, y = as_rows(x, y)
         scores = _scores(self.models_, x, y).tolist()
         for run in self._runs.values():
             run.observe(scores)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from trustml.conformal._leaving_out import leaving_out
+from trustml.conformal._one_row import as_rows
 from trustml.conformal._regression import check_regressor, measured, predicted
 from trustml.core.batches import Data
 from trustml.core.progress import track
@@ -115,8 +116,7 @@ class Ensemble:
         ValueError
             If lengths differ.
         """
-        if np.ndim(y) == 0:
-            x, y = (x if hasattr(x, "ndim") else np.asarray(x))[None], np.asarray(y)[None]
+        x, y = as_rows(x, y)
         centre, values = self.predict(x), measured(self.model, y)
         if len(centre) != len(values):
             raise ValueError(f"x has {len(centre)} rows, y has {len(values)}; give one y a row")

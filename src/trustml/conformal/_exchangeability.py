@@ -12,6 +12,7 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from trustml.conformal._one_row import as_rows
 from trustml.conformal._regression import check_regressor, measured
 from trustml.conformal._residual_score import as_residual_score
 from trustml.conformal._score import as_score
@@ -178,9 +179,7 @@ class ExchangeabilityTest(BaseEstimator):
             Itself.
         """
         check_is_fitted(self, "n_calibration_")
-        if np.ndim(y) == 0:
-            x = x[None] if hasattr(x, "ndim") else np.asarray(x)[None]
-            y = np.asarray(y)[None]
+        x, y = as_rows(x, y)
         self._watch.observe(as_vector(self._scores(x, y), "scores"))
         self.alarm_ = self._watch.alarm
         return self
