@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -148,3 +148,11 @@ def test_bad_input(digits: object, diabetes: object, kind: type) -> None:
         kind(digits.model).fit(digits.X_cal, digits.y_cal[1:])
     with pytest.raises(ValueError, match="NaN"):
         kind(digits.model).fit(digits.X_cal * np.nan, digits.y_cal)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scikit_learn_takes_them_for_classifiers(kind: type, digits: object) -> None:
+    scaled = kind(digits.model).fit(digits.X_cal, digits.y_cal)
+    assert is_classifier(scaled)
+    right = scaled.predict(digits.X) == digits.y
+    assert scaled.score(digits.X, digits.y) == np.mean(right)

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -15,7 +15,7 @@ from trustml.core.validation import check_finite, restore
 from trustml.model import Model, as_model
 
 
-class Recalibrated(BaseEstimator, ABC):
+class Recalibrated(ClassifierMixin, BaseEstimator, ABC):
     """A classifier of better probabilities: whatever `trustml.wrap` serves can take it."""
 
     classes_: np.ndarray
