@@ -397,9 +397,9 @@ def test_bad_rows(kind: type) -> None:
 def test_bad_settings() -> None:
     table = rising(50, 5)
     for change, text in (
-        ({"delta": 1.0}, "delta"), ({"method": "hochberg"}, "method"), ({"test": "t"}, "method"),
+        ({"delta": 1.0}, "delta"), ({"method": "hochberg"}, "method"), ({"test": "t"}, "test must"),
         ({"alpha": [0.1, 0.2]}, "each of 1 risks"), ({"method": "holm", "starts": 2}, "starts"),
-        ({"objective": [1, 2]}, "objective"), ({"starts": 9}, "starts"),
+        ({"objective": [1, 2]}, "objective"), ({"starts": 9}, "starts"), ({"starts": 0}, "starts"),
         ({"objective": [np.nan] * 5}, "finite"), ({"test": "clopper-pearson"}, "0 or 1"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=text):
@@ -435,3 +435,18 @@ def test_nothing_is_said_when_all_is_well() -> None:
         warnings.simplefilter("error")
         for kind in CONTROLLERS:
             assert kind(alpha=0.4).fit_losses(rising(300, 8)).certified_
+
+
+@controllers
+@pytest.mark.parametrize("alpha", [[0.1, 0.2], "0.1", True, None, 0.0, 1.0, float("nan")])
+def test_a_level_is_one_number_below_the_bound(kind: type, alpha: object) -> None:
+    with pytest.raises((TypeError, ValueError), match="alpha must be"):
+        kind(alpha=alpha).fit_losses(rising(50, 3))
+
+
+def test_bad_tests_and_confidence_are_named() -> None:
+    for kind in (LearnThenTest, RiskControllingPredictionSets):
+        with pytest.raises(ValueError, match="test must be one of 'auto'"):
+            kind(test="student").fit_losses(rising(50, 3))
+        with pytest.raises(TypeError, match="delta must be one number"):
+            kind(delta="0.1").fit_losses(rising(50, 3))

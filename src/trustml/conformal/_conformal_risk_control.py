@@ -10,7 +10,7 @@ import numpy as np
 
 from trustml.conformal._risk import LossFunction, Risk
 from trustml.conformal._risk_controller import RiskController, only_table
-from trustml.conformal._risk_table import RiskTable
+from trustml.conformal._risk_table import RiskTable, check_level
 from trustml.evidence import exact_alpha
 from trustml.warnings import CoverageWarning
 
@@ -88,8 +88,7 @@ class ConformalRiskControl(RiskController):
 
     def _learn(self, tables: list[RiskTable]) -> None:
         table = only_table(tables, type(self).__name__)
-        if not 0 < self.alpha < table.bound:
-            raise ValueError(f"alpha must be in (0, {table.bound:g}), got {self.alpha!r}")
+        check_level(self.alpha, table.bound)
         losses = monotone(table, self.monotonize)
         n = len(losses)
         # Exactly, as ranks are: a sum of zeros and ones meets its limit or does not.

@@ -10,8 +10,8 @@ import numpy as np
 
 from trustml.conformal._risk import LossFunction, Risk
 from trustml.conformal._risk_controller import RiskController
-from trustml.conformal._risk_table import RiskTable
-from trustml.core.validation import check_choice, to_numpy
+from trustml.conformal._risk_table import RiskTable, check_level
+from trustml.core.validation import check_choice, check_positive_int, to_numpy
 from trustml.evidence import bonferroni, fixed_sequence, holm
 
 _METHODS = ("auto", "fixed-sequence", "holm", "bonferroni")
@@ -114,8 +114,8 @@ class LearnThenTest(RiskController):
 
     def _learn(self, tables: list[RiskTable]) -> None:
         check_choice(self.method, "method", _METHODS)
-        if not 0 < self.delta < 1:
-            raise ValueError(f"delta must be in (0, 1), got {self.delta!r}")
+        check_level(self.delta, 1.0, "delta")
+        check_positive_int(self.starts, "starts")
         m, method = len(self.grid_), self.method
         if method == "auto":
             alone = len(tables) == 1 and all(risk.sequential for risk in self.risks_)
@@ -125,6 +125,8 @@ class LearnThenTest(RiskController):
         # The level at which a p-value will be compared first: what betting is tuned to.
         aim = self.delta / (self.starts if method == "fixed-sequence" else m)
         alphas = self._alphas(len(tables))
+        for table, alpha in zip(tables, alphas, strict=True):
+            check_level(alpha, table.bound)
         p = [t.p_values(a, self.test, aim) for t, a in zip(tables, alphas, strict=True)]
         risks = np.stack([table.risks for table in tables])
         self.p_values_ = np.max(p, axis=0)

@@ -8,7 +8,7 @@ import numpy as np
 
 from trustml.conformal._risk import LossFunction, Risk
 from trustml.conformal._risk_controller import RiskController, only_table
-from trustml.conformal._risk_table import RiskTable
+from trustml.conformal._risk_table import RiskTable, check_level
 from trustml.evidence import mean_upper_bound
 
 
@@ -89,8 +89,8 @@ class RiskControllingPredictionSets(RiskController):
 
     def _learn(self, tables: list[RiskTable]) -> None:
         table = only_table(tables, type(self).__name__)
-        if not 0 < self.alpha < table.bound:
-            raise ValueError(f"alpha must be in (0, {table.bound:g}), got {self.alpha!r}")
+        check_level(self.alpha, table.bound)
+        check_level(self.delta, 1.0, "delta")
         self.risk_ = table.risks
         self.upper_bounds_ = mean_upper_bound(
             table.losses, self.delta, table.method(self.test, "wsr"), table.bound

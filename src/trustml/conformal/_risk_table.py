@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from trustml.conformal._risk import Risk
-from trustml.core.validation import check_finite, check_same_length, to_numpy
-from trustml.evidence import mean_difference_pvalue, mean_pvalue
+from trustml.core.validation import check_choice, check_finite, check_same_length, to_numpy
+from trustml.evidence import MEAN_METHODS, mean_difference_pvalue, mean_pvalue
 from trustml.model import Model, as_model
 
 
@@ -58,6 +58,7 @@ class RiskTable:
 
     def method(self, test: str, otherwise: str) -> str:
         """Return the test's name; "auto" is exact for binary losses."""
+        check_choice(test, "test", ("auto", *MEAN_METHODS))
         exact = "clopper-pearson" if self.binary else otherwise
         return exact if test == "auto" else test
 
@@ -114,6 +115,27 @@ def loss_table(
         if min(len(_counted(losses[rows])) for rows in groups) == 0:
             raise ValueError(f"{risk!r}: a group has no calibration rows that the rate counts")
     return RiskTable(losses, risk.bound, risk.binary, groups)
+
+
+def check_level(alpha: Any, bound: float, name: str = "alpha") -> float:
+    """Return the level of a risk in (0, bound) as a float.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    TypeError
+        If it is not one number.
+    ValueError
+        If it is outside.
+    """
+    if np.ndim(alpha) != 0 or np.asarray(alpha).dtype.kind not in "iuf":
+        raise TypeError(f"{name} must be one number in (0, {bound:g}), got {alpha!r}")
+    if not 0 < alpha < bound:
+        raise ValueError(f"{name} must be in (0, {bound:g}), got {alpha!r}")
+    return float(alpha)
 
 
 def check_losses(losses: np.ndarray, bound: float, partial: bool = False) -> None:

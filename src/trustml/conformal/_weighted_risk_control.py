@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from trustml.conformal._conformal_risk_control import monotone
 from trustml.conformal._risk import LossFunction, Risk, as_risk
 from trustml.conformal._risk_controller import as_grid, only_table
-from trustml.conformal._risk_table import calibration_rows, loss_table, outputs_of
+from trustml.conformal._risk_table import calibration_rows, check_level, loss_table, outputs_of
 from trustml.conformal._weights import Weights, as_weights, check_effective_size
 from trustml.core.validation import restore
 from trustml.warnings import CoverageWarning
@@ -102,18 +102,13 @@ class WeightedRiskControl(BaseEstimator):
         X_cal : array of shape (n, ...), or whatever the model takes
             Rows that neither the model nor the grid has seen; without a model, their scores.
         y_cal : array of shape (n,) or (n, ...)
-            Their truth.
+            Their truth. A ValueError says so if the risk is no mean over all rows, losses fall, or
+            all weights are zero.
 
         Returns
         -------
         WeightedRiskControl
             Itself.
-
-        Raises
-        ------
-        ValueError
-            If alpha is not in (0, bound), the risk is no mean over all rows, losses fall, or all
-            weights are zero.
 
         Warns
         -----
@@ -124,8 +119,7 @@ class WeightedRiskControl(BaseEstimator):
         risk = as_risk(self.risk, self.bound)
         grid = as_grid(risk.default_grid() if self.grid is None else self.grid)
         table = only_table([loss_table(risk, outputs, y, grid, None)], type(self).__name__)
-        if not 0 < self.alpha < table.bound:
-            raise ValueError(f"alpha must be in (0, {table.bound:g}), got {self.alpha!r}")
+        check_level(self.alpha, table.bound)
         losses = monotone(table, self.monotonize) / table.bound
         weights = as_weights(self.weights).fit(model, X_cal, y)  # type: ignore[arg-type]
         check_effective_size(weights, len(y), stacklevel=2)
