@@ -217,6 +217,12 @@ def test_a_place_is_a_function_of_seed_and_row() -> None:
     assert clone(cp).weights.bandwidth == 0.3
 
 
+@pytest.mark.parametrize("bandwidth", ["auto", None, True])
+def test_a_bandwidth_is_a_number(bandwidth: object) -> None:
+    with pytest.raises(TypeError, match="bandwidth must be a positive number"):
+        WeightedRegressor(VALUES, Localized(bandwidth)).fit(*values(0, 30))
+
+
 def test_localized_sets_are_p_above_alpha() -> None:
     p, y = labels(0, 300)
     cp = WeightedClassifier(PROBABILITIES, Localized(0.5, random_state=0)).fit(p, y)

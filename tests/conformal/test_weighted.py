@@ -6,6 +6,7 @@ import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import Ridge
 
 import trustml
 from trustml.conformal import (
@@ -192,6 +193,7 @@ def test_tensors_in_tensors_out(digits: object) -> None:
      (CovariateShift(np.array(["a"])), ValueError, "rows of numbers"),
      (CovariateShift(np.ones(0)), ValueError, "0 rows"),
      (CovariateShift(np.ones(5), folds=1), ValueError, "folds"),
+     (CovariateShift(np.ones(5), classifier=Ridge()), TypeError, "predict_proba"),
      (CovariateShift(np.ones(5), folds=2.0), TypeError, "folds"),
      (CovariateShift(np.ones(1), folds=2), ValueError, "too few")],
 )  # fmt: skip

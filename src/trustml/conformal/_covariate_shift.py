@@ -83,9 +83,13 @@ class CovariateShift(Weights):
 
         Raises
         ------
+        TypeError
+            If the classifier gives no probabilities.
         ValueError
             If target or source rows are not like the calibration rows, or too few to split.
         """
+        if self.classifier is not None and not hasattr(self.classifier, "predict_proba"):
+            raise TypeError(f"classifier must have predict_proba, got {self.classifier!r}")
         rows = flat_rows(X, "X_cal")
         target = flat_rows(self.X_target, "X_target", rows.shape[1])
         if self.X_source is not None:

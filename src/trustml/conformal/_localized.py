@@ -79,11 +79,19 @@ class Localized(Weights):
 
         Raises
         ------
+        TypeError
+            If ``bandwidth`` is no number.
         ValueError
             If ``bandwidth`` is not positive, or ``space`` gives no finite numbers.
         """
         rows = self._in_space(X, None)
-        bandwidth = np.asarray(self.bandwidth, dtype=np.float64)
+        bandwidth = np.asarray(self.bandwidth)
+        if bandwidth.dtype.kind not in "iuf":
+            raise TypeError(
+                f"bandwidth must be a positive number, or one for each column, got "
+                f"{self.bandwidth!r}"
+            )
+        bandwidth = bandwidth.astype(np.float64)
         if bandwidth.shape not in {(), rows.shape[1:]}:
             raise ValueError(
                 f"bandwidth must be one number or have shape ({rows.shape[1]},), got "
