@@ -231,3 +231,12 @@ def test_wrong_models_and_lengths(digits: object, diabetes: object) -> None:
     two = LinearRegression().fit(diabetes.X_train, np.stack([diabetes.y_train] * 2, 1))
     with pytest.raises(ValueError, match="one output"):
         AdaptiveConformal(two).fit(diabetes.X_cal, np.stack([diabetes.y_cal] * 2, 1))
+
+
+def test_scores_that_never_stop_growing_keep_their_share_where_it_is_proven() -> None:
+    scores = np.arange(1.0, 2001.0)
+    missed = {m: adaptive_thresholds(scores, 0.1, m, [0.0] * 50).missed.mean() for m in METHODS}
+    assert missed["aci"] == pytest.approx(0.1, abs=0.01)
+    # As the guide says, these two promise less.
+    assert missed["agaci"] > 0.9
+    assert missed["dtaci"] < 0.05

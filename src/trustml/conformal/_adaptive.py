@@ -23,8 +23,9 @@ from trustml.model import Model, as_model
 class AdaptiveConformal(BaseEstimator):
     """Intervals that learn from every new value and miss a share alpha of them in the long run.
 
-    For time series and shifting data: nothing is assumed exchangeable. Ask for the interval of
-    the next row, then `update` with its true value. An interval may be the whole line (low
+    For time series and shifting data: nothing is assumed exchangeable. The share is proven for
+    "aci" and "pid", whatever the data; not for "agaci" and "dtaci". Ask for the interval of the
+    next row, then `update` with its true value. An interval may be the whole line (low
     -inf, high +inf), or empty (low above high), where the method has to make good for misses
     or for hits; both are part of the promise.
 
