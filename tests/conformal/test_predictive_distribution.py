@@ -175,7 +175,7 @@ def test_bad_input(rows: tuple) -> None:
         for ask in (cp.cdf, cp.pit, cp.crps):
             with pytest.raises(ValueError, match=text):
                 ask(X, values)
-    with pytest.raises(ValueError, match="callable"):
+    with pytest.raises(ValueError, match="no column"):
         ConformalPredictiveDistribution(first, condition="class").fit(X, y)
     with pytest.raises(TypeError, match="needs a regressor"):
         ConformalPredictiveDistribution(LogisticRegression().fit(X, y > 1)).fit(X, y)

@@ -202,7 +202,7 @@ def test_bad_parameters_and_rows(skewed: SimpleNamespace) -> None:
     for bad, text in (
         (make(low, high, "cqr-x"), "cqr-m"), (make(low, high, "cqr-m"), "model_median"),
         (make(low, high, model_median=median), "model_median"),
-        (make(low, high, condition="class"), "callable"),
+        (make(low, high, condition="class"), "no column"),
         (make(low, lambda X: np.full(len(X), np.nan)), "NaN"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=text):
