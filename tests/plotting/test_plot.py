@@ -38,6 +38,7 @@ def results():
         ood.Suite(model, ["Msp", "Entropy"]).fit(X0).score(X1),
         ood.drift_test(model, X0, X1, n_permutations=19),
         ood.drift_test(model, X0, X1, n_permutations=19).by_feature,
+        ood.explain(ood.Energy(model).fit(X0), X1[:3]),
         robustness.attack(model, X1, y1, "fgsm", eps=5.0),
         robustness.robust_accuracy(model, X1, y1, eps=0.5, method="fgsm"),
         robustness.robustness_curve(model, X1, y1, eps_grid=[0.1, 1.0], method="fgsm"),

@@ -23,7 +23,6 @@ from trustml.conformal._entmax import Entmax
 from trustml.conformal._error_rate import ErrorRate
 from trustml.conformal._exchangeability import (
     ExchangeabilityTest,
-    MartingalePath,
     exchangeability_martingale,
 )
 from trustml.conformal._fairness_violation import FairnessViolation
@@ -72,6 +71,7 @@ from trustml.conformal._weighted import WeightedClassifier, WeightedRegressor
 from trustml.conformal._weighted_risk_control import WeightedRiskControl
 from trustml.conformal._weights import Weights
 from trustml.evidence import benjamini_hochberg, pvalues, quantile
+from trustml.evidence._watch import MartingalePath
 
 __all__ = [
     "Absolute",

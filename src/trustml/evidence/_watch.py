@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from trustml.core.results import Result
 from trustml.core.validation import check_alpha
 from trustml.evidence._bets import Bet, as_bet
 from trustml.evidence._online_pvalues import OnlineRanks
 
 
-@dataclass(frozen=True, eq=False)
-class MartingalePath:
+@dataclass(frozen=True, eq=False, repr=False)
+class MartingalePath(Result):
     """Evidence against exchangeability along a stream.
 
     Attributes
@@ -38,6 +40,13 @@ class MartingalePath:
         """Step (from 0) at which the wealth first reached 1 / alpha; None: not yet."""
         reached = np.flatnonzero(self.log_wealth >= -math.log(self.alpha))
         return int(reached[0]) if len(reached) else None
+
+    def _columns(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("score", "p_value", "log_wealth")}
+
+    def _title(self) -> str:
+        told = "no alarm" if self.alarm is None else f"alarm at step {self.alarm + 1}"
+        return f"MartingalePath: {len(self.score)} scores, {told} (alpha {self.alpha:g})"
 
 
 class Watch:

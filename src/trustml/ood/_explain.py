@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from trustml.core.results import Result
 from trustml.core.validation import check_positive_int, to_numpy
 from trustml.evidence import pvalues
 from trustml.ood._detector import Detector
@@ -19,8 +20,8 @@ from trustml.ood._seen import UnsuitableError
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, eq=False)
-class OodExplanation:
+@dataclass(frozen=True, eq=False, repr=False)
+class OodExplanation(Result):
     """Why rows have the scores they have.
 
     Attributes
@@ -57,6 +58,19 @@ class OodExplanation:
     def __len__(self) -> int:
         """Return n, the number of rows."""
         return len(self.score)
+
+    def _columns(self) -> dict[str, Any]:
+        columns: dict[str, Any] = {"score": self.score}
+        if self.p_value is not None:
+            columns["p_value"] = self.p_value
+        if self.class_p_value is not None and self.classes is not None:
+            best = self.class_p_value.argmax(axis=1)
+            columns["most_like_class"] = self.classes[best]
+            columns["its_p_value"] = self.class_p_value[np.arange(len(best)), best]
+        if self.nearest is not None and self.distance is not None:
+            columns["nearest"] = self.nearest[:, 0]
+            columns["distance"] = self.distance[:, 0]
+        return columns
 
 
 def explain(detector: Detector, X: Any, k: int = 5, max_rows: int = 5000) -> OodExplanation:

@@ -23,7 +23,7 @@ from trustml.influence import (
     Retrained,
     SubclassDetection,
 )
-from trustml.ood import DetectorTable, DriftByFeature, DriftResult
+from trustml.ood import DetectorTable, DriftByFeature, DriftResult, OodExplanation
 from trustml.plotting._attributions import attribution_bars, attribution_images
 from trustml.plotting._calibration import reliability_diagram
 from trustml.plotting._influence import correlations, inspection_curve, removal_curves
@@ -130,8 +130,8 @@ def _(result: DriftByFeature, ax: Axes | None = None, *, top: int = 12) -> Axes:
         f"{name}, p = {p:.2g}"
         for name, p in zip(result.names, result.adjusted_p_value, strict=True)
     ]
-    x = f"Kolmogorov-Smirnov statistic of the {result.of}"
-    return attribution_bars(result.statistic, names, top=top, x=x, ax=ax)
+    x = f"effect size of the {result.of} (Kolmogorov-Smirnov gap or Cramér's V)"
+    return attribution_bars(result.effect_size, names, top=top, x=x, ax=ax)
 
 
 @plot.register(DriftResult)
@@ -139,6 +139,17 @@ def _(result: DriftResult, ax: Axes | None = None, *, top: int = 12) -> Axes:
     drawn: Axes = plot(result.by_feature, ax=ax, top=top)
     label(drawn, drawn.get_xlabel(), title=f"{result.on}: p = {result.p_value:.3g}")
     return drawn
+
+
+@plot.register(OodExplanation)
+def _(result: OodExplanation, ax: Axes | None = None, *, row: int = 0, top: int = 12) -> Axes:
+    x = f"slope of the score, row {row}"
+    if result.attribution is None:
+        drawn = axes(ax)
+        label(drawn, x, title=result.left_out["attribution"])
+        return drawn
+    slopes = result.attribution[row].ravel()
+    return attribution_bars(slopes, [f"x{j}" for j in range(len(slopes))], top=top, x=x, ax=ax)
 
 
 @plot.register(RobustnessCurve)
