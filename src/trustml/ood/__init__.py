@@ -50,6 +50,7 @@ from trustml.ood._scod import Scod
 from trustml.ood._seen import UnsuitableError
 from trustml.ood._self_influence import SelfInfluence
 from trustml.ood._she import She
+from trustml.ood._slu import SketchedLanczos
 from trustml.ood._suite import Suite
 from trustml.ood._table import DetectorTable
 from trustml.ood._temperature import TemperatureScaling
@@ -93,6 +94,7 @@ __all__ = [  # noqa: RUF022 - in reading order
     "FullLaplace",
     "Scod",
     "LocalEnsemble",
+    "SketchedLanczos",
     "SelfInfluence",
     "Fused",
     "Suite",
