@@ -58,9 +58,9 @@ def separation(quick: bool) -> Section:
     for seed in seeds(quick):
         model = wrapped(seed, data)
         contenders = [
-            ood.Fused(model), ood.Gmm(model), ood.Mahalanobis(model), ood.RelativeMahalanobis(model),
-            ood.LastLayerLaplace(model), ood.Gram(model), ood.Fdbd(model), ood.Vim(model),
-            ood.Energy(model), ood.Msp(model),
+            ood.Fused(model), ood.Gmm(model), ood.Mahalanobis(model),
+            ood.RelativeMahalanobis(model), ood.LastLayerLaplace(model), ood.Gram(model),
+            ood.Fdbd(model), ood.Vim(model), ood.Energy(model), ood.Msp(model),
         ]  # fmt: skip
         suite = ood.Suite(model, contenders).fit(data.train, data.labels)
         weights.append(suite.detectors_["Fused"].weights_)
@@ -208,7 +208,7 @@ def cost(quick: bool) -> Section:
     """All detectors in one pass, beside a forward pass for each."""
     data = images()
     model = wrapped(0, data)
-    n = 1000 if quick else 5000
+    n = 500 if quick else 2000
     X, y, Q = data.train[:n], data.labels[:n], data.test[:1000]
     kinds = [kind for kind in fast_kinds() if kind is not ood.Fused]
 
@@ -237,10 +237,10 @@ def cost(quick: bool) -> Section:
          ["scores alone", f"{score_s:.2f}", ""], ["forward pass alone", f"{pass_s:.2f}", ""]],
     )  # fmt: skip
     each = {}
-    for kind in kinds:
-        det = kind(model).fit(X, y)
+    for name, det in suite.detectors_.items():
         seen = list(model.observations(Q, det.reads(model)))
-        each[kind.__name__], _ = measured(lambda d=det, s=seen: [d.score_observation(o) for o in s])
+        each[name], _ = measured(lambda d=det, s=seen: [d.score_observation(o) for o in s])
+    dear = sorted(each, key=lambda name: -each[name])[:4]
     return {
         "suite_cpu_s": all_s, "one_by_one_cpu_s": single_s, "score_cpu_s": score_s,
         "pass_cpu_s": pass_s, "suite_mb": all_mb, "one_by_one_mb": single_mb,
@@ -249,7 +249,7 @@ def cost(quick: bool) -> Section:
         target("all detectors fitted and scored, CPU of one by one / ours", ">= 5", ratio,
                ratio >= 5, f"{len(kinds)} of our own detectors each with passes of its own"),
         target("scores of all, forward passes", "<= 1.3", passes, passes <= 1.3,
-               "a pass of this network is 0.1 ms a row, less than some detectors' arithmetic"),
+               "most: " + ", ".join(f"{name} {each[name] / pass_s:.2f}" for name in dear)),
     ]  # fmt: skip
 
 
