@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trustml.fairness._bootstrap import GroupReplicates, bootstrap_groups
 from trustml.fairness._fair_influence import FairInfluence
 from trustml.fairness._group_metrics import GroupMetrics, group_metrics
 from trustml.fairness._mitigation import Mitigation
@@ -39,10 +40,12 @@ from trustml.fairness.metrics import (
 __all__ = [
     "FairInfluence",
     "GroupMetrics",
+    "GroupReplicates",
     "Mitigation",
     "Reweighing",
     "accuracy_score_difference",
     "accuracy_score_ratio",
+    "bootstrap_groups",
     "count",
     "demographic_parity_difference",
     "demographic_parity_ratio",

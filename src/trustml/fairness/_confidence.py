@@ -15,6 +15,8 @@ import numpy as np
 
 from trustml.core.random import RandomState, numpy_generator
 from trustml.evidence import Interval, bootstrap, clopper_pearson, newcombe, proportion_ratio
+from trustml.evidence._checks import check_probability
+from trustml.fairness._simultaneous import pairwise_level
 
 RowMetric = Callable[[np.ndarray], float]  # row indices -> value
 
@@ -83,8 +85,8 @@ def contrast_interval(
     random_state: RandomState,
 ) -> tuple[float, float]:
     """Interval of the difference or ratio of a metric between groups."""
-    # More than two groups: the intervals of all pairs, held simultaneously by Bonferroni. Unlike
-    # the percentiles of a resampled max - min they can contain parity.
+    # More than two groups: the intervals of all pairs, held simultaneously by Tukey and Kramer's
+    # critical value. Unlike the percentiles of a resampled max - min they can contain parity.
     if sample.n_groups == 2:
         pair = (1 - reference, reference)
         if any(math.isnan(sample.value(name, group)) for group in pair):
@@ -95,7 +97,7 @@ def contrast_interval(
     pairs = list(combinations(defined, 2))
     if not pairs:
         return _UNKNOWN
-    each = 1 - (1 - level) / len(pairs)
+    each = pairwise_level(check_probability(level, "level"), len(defined))
     intervals = _pair_intervals(sample, name, kind, pairs, each, random_state)
     if kind == "difference":
         bounds = [_absolute(i) for i in intervals]

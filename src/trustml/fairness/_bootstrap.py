@@ -1,0 +1,236 @@
+"""Bootstrap replicates of group metrics: of the cells' counts where these say it all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from trustml.core.random import RandomState, numpy_generator
+from trustml.core.results import Result
+from trustml.core.validation import check_choice
+from trustml.evidence._checks import check_count, check_probability
+from trustml.fairness import _row_metrics as row_metrics
+from trustml.fairness._confidence import OfRows, RowMetric, Sample
+from trustml.fairness._group_metrics import GroupMetrics
+
+_METHODS = ("multinomial", "poisson")
+_CHUNK = 2**21  # row weights drawn at a time
+
+# Means, as functions of one row: (true, predicted) -> (n,)
+_ROW_VALUES: dict[Callable[..., Any], Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    row_metrics.mean_score: lambda _, predicted: predicted,
+    row_metrics.mean_error: lambda true, predicted: predicted - true,
+    row_metrics.mean_absolute_error: lambda true, predicted: np.abs(predicted - true),
+    row_metrics.mean_squared_error: lambda true, predicted: (predicted - true) ** 2,
+}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GroupReplicates(Result):
+    """Bootstrap replicates of group metrics.
+
+    Attributes
+    ----------
+    metrics : tuple of str
+        Names of the m metrics.
+    groups : tuple
+        The k groups.
+    by_group : numpy.ndarray of shape (B, k, m)
+        Metrics of each group in each replicate; NaN where no drawn row counts.
+    """
+
+    metrics: tuple[str, ...]
+    groups: tuple[Any, ...]
+    by_group: np.ndarray
+
+    def standard_errors(self) -> np.ndarray:
+        """Return the standard deviation over the replicates.
+
+        Returns
+        -------
+        numpy.ndarray of shape (k, m)
+            NaN where fewer than two replicates are defined.
+        """
+        defined = np.isfinite(self.by_group)
+        n = defined.sum(0)
+        values = np.where(defined, self.by_group, 0.0)
+        centre = values.sum(0) / np.maximum(n, 1)
+        squares = (np.where(defined, values - centre, 0.0) ** 2).sum(0)
+        errors: np.ndarray = np.where(n > 1, np.sqrt(squares / np.maximum(n - 1, 1)), np.nan)
+        return errors
+
+    def ci(self, level: float = 0.95) -> np.ndarray:
+        """Return percentile intervals of each group's metrics.
+
+        For differences between groups use ``GroupMetrics.ci``: the percentiles of a resampled
+        largest minus smallest group never contain 0.
+
+        Parameters
+        ----------
+        level : float in (0, 1)
+            Confidence level of each interval by itself.
+
+        Returns
+        -------
+        numpy.ndarray of shape (k, m, 2)
+            NaN where no replicate is defined.
+        """
+        tail = (1 - check_probability(level, "level")) / 2
+        ends = np.full((*self.by_group.shape[1:], 2), np.nan)
+        for place in np.ndindex(self.by_group.shape[1:]):
+            draws = self.by_group[(slice(None), *place)]
+            draws = draws[np.isfinite(draws)]
+            if len(draws):
+                ends[place] = np.quantile(draws, [tail, 1 - tail])
+        return ends
+
+    def _columns(self) -> dict[str, Any]:
+        labels = np.array([str(g) for g in self.groups], dtype=object)
+        errors = self.standard_errors().T
+        return {"group": labels} | {
+            f"standard error of {name}": e for name, e in zip(self.metrics, errors, strict=True)
+        }
+
+
+def bootstrap_groups(
+    g: GroupMetrics,
+    n_resamples: int = 1000,
+    *,
+    method: str = "multinomial",
+    stratify: bool = True,
+    random_state: RandomState = None,
+) -> GroupReplicates:
+    """Return bootstrap replicates of the metrics of every group.
+
+    Rates depend on the rows only through how many fall into each cell of group, label and
+    decision: instead of rows the cells' counts are drawn, from the very law that drawing rows
+    gives them, at a cost that does not grow with n. Means of rows take row weights in chunks;
+    any other metric is computed on the drawn rows.
+
+    Parameters
+    ----------
+    g : GroupMetrics
+        What ``group_metrics`` returned.
+    n_resamples : int
+        Replicates B, at least 2.
+    method : {"multinomial", "poisson"}
+        Rows with replacement, or an independent Poisson(1) weight for each row.
+    stratify : bool
+        "multinomial" draws within groups, so that every group keeps its size; False draws from
+        all rows.
+    random_state : int, Generator or None
+        Seed of the draws.
+
+    Returns
+    -------
+    GroupReplicates
+        All rates share one draw, and every other metric has its own.
+
+    Notes
+    -----
+    A ``ValueError`` says what is wrong if ``method`` is unknown or ``n_resamples`` is below 2.
+
+    References
+    ----------
+    Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapters 5 and 6.
+    Chamandy et al. (2012), Estimating uncertainty for massive data streams (Poisson bootstrap).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trustml.fairness import group_metrics
+    >>> y, sex = np.tile([0, 1, 1], 100), np.repeat(["f", "m"], 150)
+    >>> g = group_metrics(y, y, sensitive_features=sex, metrics=["selection_rate"])
+    >>> draws = bootstrap_groups(g, 2000, random_state=0)
+    >>> draws.by_group.shape
+    (2000, 2, 1)
+    >>> bool(abs(draws.standard_errors()[0, 0] - (2 / 9 / 150) ** 0.5) < 0.003)
+    True
+    """
+    check_choice(method, "method", _METHODS)
+    count = check_count(n_resamples, "n_resamples", least=2)
+    rng, sample = numpy_generator(random_state), g._sample
+    values = np.empty((count, sample.n_groups, len(g.metrics)))
+    rates = _rates(sample, count, method, stratify, rng) if sample.rates else {}
+    for j, name in enumerate(g.metrics):
+        if name in rates:
+            values[:, :, j] = rates[name]
+        else:
+            values[:, :, j] = _others(sample, name, count, method, stratify, rng)
+    return GroupReplicates(g.metrics, g.groups, values)
+
+
+def _rates(
+    sample: Sample, count: int, method: str, stratify: bool, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Name -> replicates (count, k) of every rate, from drawn counts of the cells."""
+    cell = sample.codes
+    for success, counts in sample.rates.values():
+        cell = 4 * cell + 2 * counts + (success & counts)
+        filled = np.bincount(cell) > 0
+        cell = (np.cumsum(filled) - 1)[cell]
+    sizes = np.bincount(cell)
+    row = np.empty(len(sizes), dtype=np.int64)
+    row[cell] = np.arange(len(cell))  # one row of each cell; they are all alike
+    group = sample.codes[row]
+    drawn = _draw(sizes, group, count, method, stratify, rng)
+    members = group[:, None] == np.arange(sample.n_groups)
+    found = {}
+    for name, (success, counts) in sample.rates.items():
+        trials = drawn @ (members * counts[row, None]).astype(np.float64)
+        hits = drawn @ (members * (success & counts)[row, None]).astype(np.float64)
+        found[name] = np.divide(hits, trials, out=np.full_like(hits, np.nan), where=trials > 0)
+    return found
+
+
+def _draw(
+    sizes: np.ndarray,
+    group: np.ndarray,
+    count: int,
+    method: str,
+    stratify: bool,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """How often each cell (or row, of size 1) is drawn, (count, len(sizes)) float64."""
+    if method == "poisson":
+        return rng.poisson(sizes, size=(count, len(sizes))).astype(np.float64)
+    drawn = np.empty((count, len(sizes)))
+    for code in np.unique(group) if stratify else [None]:
+        own = np.flatnonzero(group == code) if stratify else np.arange(len(sizes))
+        total = int(sizes[own].sum())
+        drawn[:, own] = rng.multinomial(total, sizes[own] / total, size=count)
+    return drawn
+
+
+def _others(
+    sample: Sample, name: str, count: int, method: str, stratify: bool, rng: np.random.Generator
+) -> np.ndarray:
+    """Replicates (count, k) of a metric of rows."""
+    metric, n = sample.others[name], len(sample.codes)
+    chunk = max(1, _CHUNK // n)
+    mean_of = _ROW_VALUES.get(metric.metric) if isinstance(metric, OfRows) else None
+    members = (sample.codes[:, None] == np.arange(sample.n_groups)).astype(np.float64)
+    sums = members
+    if isinstance(metric, OfRows) and mean_of is not None:
+        true, predicted = (np.asarray(c, dtype=np.float64) for c in metric.columns)
+        sums = np.hstack([members, members * mean_of(true, predicted)[:, None]])
+    parts = []
+    for start in range(0, count, chunk):
+        size = (min(chunk, count - start), n)
+        weights = _draw(np.ones(n), sample.codes, size[0], method, stratify, rng)
+        if mean_of is None:
+            parts.append(np.stack([_on_drawn_rows(sample, metric, w) for w in weights]))
+            continue
+        trials, totals = np.split(weights @ sums, 2, axis=1)
+        parts.append(np.divide(totals, trials, out=np.full_like(totals, np.nan), where=trials > 0))
+    return np.concatenate(parts)
+
+
+def _on_drawn_rows(sample: Sample, metric: RowMetric, weights: np.ndarray) -> np.ndarray:
+    rows = np.repeat(np.arange(len(weights)), weights.astype(np.int64))
+    codes = sample.codes[rows]
+    parts = [rows[codes == code] for code in range(sample.n_groups)]
+    return np.array([metric(part) if len(part) else np.nan for part in parts])
