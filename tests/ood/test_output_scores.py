@@ -22,6 +22,7 @@ from trustml.ood import (
     Msp,
     Odin,
     OpenMax,
+    RelativeMahalanobis,
     TemperatureScaling,
     UnsuitableError,
 )
@@ -89,6 +90,8 @@ def test_detectors_that_do_not_fit_name_those_that_do(digits):
     regression = trustml.wrap(nn.Linear(2, 1), task="regression")
     with pytest.raises(ValueError, match=r"class probabilities.*Mahalanobis, Knn"):
         Msp(regression).fit(np.zeros((5, 2), dtype=np.float32))
+    with pytest.raises(ValueError, match=r"class labels.*regression.*these work: .*Mahalanobis"):
+        RelativeMahalanobis(regression).fit(np.zeros((5, 2), dtype=np.float32), np.zeros(5))
 
 
 def test_logits_alone_serve_the_four():

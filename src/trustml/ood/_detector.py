@@ -313,7 +313,7 @@ class Detector(BaseEstimator, ABC):
         if not missing:
             return
         name = type(self).__name__
-        if missing == ["labels"]:
+        if missing == ["labels"] and model.task == "classification":
             raise UnsuitableError(f"{name} needs class labels, and there are none; pass y to fit")
         works = [other for other, kind in catalogue().items() if kind.needs <= given]
         instead = (
