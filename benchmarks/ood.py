@@ -9,16 +9,19 @@ is measured with our own detectors.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.linear_model import LinearRegression, LogisticRegression
 
 import trustml
 from _bench import Section, run_sections, show, target
 from _measure import status_megabytes
 from _ood_tasks import Images, images, trained
 from trustml import ood
+from trustml.evidence import classifier_test
 from trustml.ood._detector import catalogue
 from trustml.ood.metrics import auroc, fpr_at_95_tpr_id
 
@@ -253,6 +256,68 @@ def cost(quick: bool) -> Section:
     ]  # fmt: skip
 
 
+DRIFT_TESTS = {
+    "ks": {"method": "ks"}, "chi2": {"method": "chi2"}, "mmd-linear": {"method": "mmd-linear"},
+    "mmd-fourier": {"method": "mmd-fourier"}, "mmd, 500 rows": {"method": "mmd", "max_rows": 500},
+    "energy, 500 rows": {"method": "energy", "max_rows": 500},
+    "classifier": {"method": partial(classifier_test, classifier=LogisticRegression())},
+    "score": {"method": "score", "on": None},
+    "score, F law": {"method": "score", "on": None, "n_permutations": 0},
+}  # fmt: skip
+DRIFT_RUNS = {1000: 300, 10_000: 100, 100_000: 30}
+SHIFTS = (0.05, 0.1, 0.2, 0.4)
+
+
+def heavy_tailed(rng: np.random.Generator, n: int, shift: float = 0.0) -> np.ndarray:
+    """Four columns, two of them correlated, the last one moved by ``shift``."""
+    X = np.c_[rng.standard_t(4, n), rng.exponential(size=n), rng.normal(size=(n, 2))]
+    X[:, 2] += X[:, 1]
+    X[:, 3] += shift
+    return X
+
+
+def drift(quick: bool) -> Section:
+    """False alarms of the drift tests where nothing drifts, and their power where a column does."""
+    rng = np.random.default_rng(0)
+    X = heavy_tailed(rng, 500)
+    y = X @ [1.0, -1.0, 0.5, 0.0] + rng.normal(size=500)
+    model = trustml.wrap(LinearRegression().fit(X, y))
+
+    def p_value(name: str, n: int, shift: float, rng: np.random.Generator) -> float:
+        options = {"n_permutations": 99, "on": "inputs", **DRIFT_TESTS[name]}
+        samples = heavy_tailed(rng, n), heavy_tailed(rng, n, shift)
+        return float(ood.drift_test(model, *samples, random_state=rng, **options).p_value)
+
+    rows, targets, levels = [], [], {}
+    for name in DRIFT_TESTS:
+        shown = [name]
+        for n, runs in [(1000, 40)] if quick else DRIFT_RUNS.items():
+            if n == 100_000 and name == "mmd-fourier":  # minutes a test
+                continue
+            draws, start = np.random.default_rng(n), time.process_time()
+            rate = float(np.mean([p_value(name, n, 0.0, draws) <= 0.05 for _ in range(runs)]))
+            worst = abs(rate - 0.05) / (0.05 * 0.95 / runs) ** 0.5
+            levels.setdefault(name, {})[n] = rate
+            targets.append(
+                target(f"{name}, n = {n:,}: false alarms at .05, SE off", "<= 3", worst, worst <= 3,
+                       f"{rate:.3f} of {runs}, {(time.process_time() - start) / runs:.3f} s each")
+            )  # fmt: skip
+            shown.append(f"{rate:.3f}")
+        rows.append(shown)
+    show("False alarms at 0.05", ["test", *(f"n = {n:,}" for n in levels["ks"])], rows)
+    power = {}
+    for name in DRIFT_TESTS:
+        draws = np.random.default_rng(7)
+        tries = 10 if quick else 40
+        power[name] = {
+            shift: float(np.mean([p_value(name, 1000, shift, draws) <= 0.05 for _ in range(tries)]))
+            for shift in SHIFTS
+        }
+    rows = [[name, *(f"{value:.2f}" for value in found.values())] for name, found in power.items()]
+    show("Power, n = 1000", ["test", *(f"shift {shift}" for shift in SHIFTS)], rows)
+    return {"false alarms": levels, "power": power}, targets
+
+
 def fast_kinds() -> list[type[ood.Detector]]:
     """The detectors that read one forward pass."""
     return [kind for kind in catalogue().values() if not kind.needs & GRADIENTS]
@@ -268,7 +333,10 @@ def measured(call: Callable[[], object]) -> tuple[float, float]:
     return took, status_megabytes("VmHWM") - before
 
 
-SECTIONS = {"separation": separation, "verdicts": verdicts, "scaling": scaling, "cost": cost}
+SECTIONS = {
+    "separation": separation, "verdicts": verdicts, "scaling": scaling, "cost": cost,
+    "drift": drift,
+}  # fmt: skip
 
 if __name__ == "__main__":
     run_sections(SECTIONS, __doc__, HERE / "results/ood.json")
