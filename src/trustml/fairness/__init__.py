@@ -6,6 +6,7 @@ from trustml.fairness._bootstrap import GroupReplicates, bootstrap_groups
 from trustml.fairness._fair_influence import FairInfluence
 from trustml.fairness._group_metrics import GroupMetrics, group_metrics
 from trustml.fairness._mitigation import Mitigation
+from trustml.fairness._permutation import GapTest, gap_test, minimum_detectable_gap
 from trustml.fairness._rates import (
     count,
     false_negative_rate,
@@ -39,6 +40,7 @@ from trustml.fairness.metrics import (
 
 __all__ = [
     "FairInfluence",
+    "GapTest",
     "GroupMetrics",
     "GroupReplicates",
     "Mitigation",
@@ -59,8 +61,10 @@ __all__ = [
     "false_positive_rate",
     "false_positive_rate_difference",
     "false_positive_rate_ratio",
+    "gap_test",
     "group_metrics",
     "mean_prediction",
+    "minimum_detectable_gap",
     "selection_rate",
     "selection_rate_difference",
     "selection_rate_ratio",

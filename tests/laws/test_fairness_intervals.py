@@ -1,0 +1,81 @@
+"""Intervals and tests of group gaps hold what they promise, over repetitions.
+
+Each law fails by chance, though it holds, with probability below 1e-4: the bounds are the
+binomial's at the edge of what is allowed.
+"""
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from trustml.fairness import gap_test, group_metrics, minimum_detectable_gap
+from trustml.fairness._confidence import Sample, contrast_interval
+
+CHANCE = 5e-5  # of each end
+
+
+def between(hits, repetitions, low, high):
+    """Whether a share within [low, high] may have given these hits."""
+    return binom.ppf(CHANCE, repetitions, low) <= hits <= binom.isf(CHANCE, repetitions, high)
+
+
+def draw(rng, n, shares, rates):
+    s = rng.choice(len(shares), n, p=shares)
+    y = (rng.random(n) < 0.5).astype(int)
+    return y, (rng.random(n) < np.asarray(rates)[s]).astype(int), s
+
+
+def interval(rng, n, shares, rates):
+    """The interval behind ``ci()`` of selection rates, without the checks of the input."""
+    _, p, s = draw(rng, n, shares, rates)
+    rows = Sample(s, len(shares), {"rate": (p == 1, np.full(n, True))}, {})
+    return contrast_interval(rows, "rate", "difference", 0, 0.95, None)
+
+
+@pytest.mark.parametrize(
+    ("n", "shares", "rate"),
+    [(500, [0.5, 0.5], 0.3), (800, [0.8, 0.2], 0.5), (800, [0.4, 0.3, 0.2, 0.1], 0.3)],
+)
+def test_intervals_under_no_disparity_contain_0_as_often_as_they_say(n, shares, rate):
+    rng, repetitions, hits = np.random.default_rng(len(shares) * n), 2500, 0
+    for _ in range(repetitions):
+        low, high = interval(rng, n, shares, [rate] * len(shares))
+        hits += low <= 0 <= high
+    assert between(hits, repetitions, 0.93, 0.97), hits / repetitions
+
+
+def test_simultaneous_bands_contain_the_true_gap():
+    rng, rates, repetitions = np.random.default_rng(0), [0.2, 0.3, 0.35, 0.5], 1500
+    hits = 0
+    for _ in range(repetitions):
+        low, high = interval(rng, 800, [0.25] * 4, rates)
+        hits += low <= 0.3 <= high
+    assert between(hits, repetitions, 0.94, 1.0), hits / repetitions
+
+
+def test_permutation_p_values_are_valid_and_holm_bounds_the_family():
+    rng, repetitions, alpha = np.random.default_rng(1), 800, 0.1
+    gaps = families = 0
+    for _ in range(repetitions):
+        y, p, s = draw(rng, 120, [0.4, 0.3, 0.3], [0.2] * 3)
+        s[:60] = np.repeat([0, 1, 2], 20)  # none below the size that is warned of
+        g = group_metrics(y, p, sensitive_features=s, metrics=["selection_rate"])
+        found = gap_test(g, 99, random_state=rng)
+        gaps += found.p_values[0] <= alpha
+        families += found.group_p_values.min() <= alpha
+    assert between(gaps, repetitions, 0.0, alpha), gaps / repetitions
+    assert between(families, repetitions, 0.0, alpha), families / repetitions
+    assert gaps > 0.5 * alpha * repetitions  # valid, and not for never rejecting
+
+
+def test_the_minimum_detectable_gap_is_detected_with_its_power():
+    rng, repetitions = np.random.default_rng(2), 1500
+    y, p, s = draw(rng, 1000, [0.7, 0.3], [0.4, 0.4])
+    planned = group_metrics(y, p, sensitive_features=s, metrics="selection_rate")
+    gap = minimum_detectable_gap(planned, power=0.8)[0]
+    pooled, hits = planned.overall[0], 0
+    rates = [pooled - 0.3 * gap, pooled + 0.7 * gap]
+    for _ in range(repetitions):
+        low, _ = interval(rng, 1000, [0.7, 0.3], rates)
+        hits += low > 0
+    assert between(hits, repetitions, 0.77, 0.83), hits / repetitions
