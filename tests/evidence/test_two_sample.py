@@ -12,6 +12,7 @@ from trustml.evidence import (
     TestResult,
     binomial_test,
     energy_test,
+    fourier_mmd_test,
     ks_test,
     mmd_test,
     permutation_test,
@@ -134,3 +135,10 @@ def test_bad_input(call: object, text: str) -> None:
 def test_ks_of_the_smallest_gap_is_one_without_a_warning() -> None:
     # scipy warns that its exact law fails at a gap of 1/n between samples of equal size.
     assert ks_test(np.zeros(30), np.r_[1.0, np.zeros(29)]).p_value == 1.0
+
+
+@pytest.mark.parametrize("test", [mmd_test, fourier_mmd_test, energy_test])
+def test_rows_that_are_all_one_do_not_differ_by_rounding(test: object) -> None:
+    for value in (0.0, 0.123, 1e6):
+        rows = np.full((90, 3), value)
+        assert test(rows[:50], rows[50:], random_state=0).p_value == 1.0

@@ -160,7 +160,8 @@ def permuted_means(
             for b in range(0, count, step)
         ]
     )
-    return observed, permutation_pvalue(observed, shuffled, "greater")
+    rounding = 1e-28 * float((rows**2).sum(axis=1).max())  # of a square
+    return observed, permutation_pvalue(observed, shuffled, "greater", rounding)
 
 
 def _bandwidth(pooled: np.ndarray, bandwidth: float | str, rng: np.random.Generator) -> float:

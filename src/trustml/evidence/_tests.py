@@ -156,10 +156,13 @@ def permutation_test(
     return TestResult(observed, p_value, effect, method, (len(first), len(second)))
 
 
-def permutation_pvalue(observed: float, shuffled: np.ndarray, alternative: str) -> float:
+def permutation_pvalue(
+    observed: float, shuffled: np.ndarray, alternative: str, rounding: float = 0.0
+) -> float:
     """Rank ``observed`` among shuffled values; ties count against the alternative."""
-    # A shuffle that returns the same partition may differ by rounding: count it as a tie.
-    slack = 1e-10 * max(abs(observed), float(np.abs(shuffled).max()))
+    # A shuffle that returns the same partition may differ by rounding: count it as a tie. Where
+    # all values are zero up to the error of their computation, ``rounding`` is that error.
+    slack = max(rounding, 1e-10 * max(abs(observed), float(np.abs(shuffled).max())))
     above = (1 + np.count_nonzero(shuffled >= observed - slack)) / (len(shuffled) + 1)
     below = (1 + np.count_nonzero(shuffled <= observed + slack)) / (len(shuffled) + 1)
     if alternative == "greater":

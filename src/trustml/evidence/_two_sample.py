@@ -198,4 +198,5 @@ def _permuted(
         width = min(_CHUNK, count - start)
         block = rng.permuted(np.tile(weights[:, None], width), axis=0)
         shuffled[start : start + width] = (block * (kernel @ block)).sum(0)
-    return max(observed, 0.0), permutation_pvalue(observed, shuffled, "greater")
+    rounding = 1e-14 * float(np.abs(kernel).max())
+    return max(observed, 0.0), permutation_pvalue(observed, shuffled, "greater", rounding)
