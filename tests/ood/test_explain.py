@@ -12,6 +12,7 @@ import trustml
 from trustml.evidence import pvalues
 from trustml.ood import (
     Energy,
+    FullLaplace,
     Fused,
     IsolationForest,
     Knn,
@@ -148,6 +149,8 @@ def test_what_cannot_be_said_is_said_so(digits):
     assert member.attribution.shape == (5, 64)
     forest = IsolationForest(digits.model).fit(digits.X_train, digits.y_train)
     assert "not smooth" in explain(forest, digits.X_test[:5]).left_out["attribution"]
+    curved = FullLaplace(digits.model, parameters="last_layer").fit(digits.X_train, digits.y_train)
+    assert "second derivatives" in explain(curved, digits.X_test[:5]).left_out["attribution"]
     odin = Odin(digits.model).fit(digits.X_train)
     assert "works on the inputs" in explain(odin, digits.X_test[:5]).left_out["attribution"]
 

@@ -15,6 +15,7 @@ from trustml.core.validation import to_numpy
 from trustml.model import Model, Observation
 from trustml.ood._detector import Detector
 from trustml.ood._fused import Fused
+from trustml.ood._isolation_forest import IsolationForest
 from trustml.ood._seen import UnsuitableError
 
 _STEPS = (1e-4, 1e-5)  # of the root mean square of what the model saw of a row
@@ -55,6 +56,12 @@ def slopes(detector: Detector, X: Any) -> NDArray[np.float64]:
         raise UnsuitableError(f"{model!r} has no gradients")
     if "inputs" in detector.needs:
         raise UnsuitableError(f"{type(detector).__name__} works on the inputs themselves")
+    if "gradients" in detector.needs:
+        raise UnsuitableError(
+            f"{type(detector).__name__} reads gradients, whose slope takes second derivatives"
+        )
+    if isinstance(detector, IsolationForest):
+        raise UnsuitableError("the score of IsolationForest is a step function, not smooth")
     if isinstance(detector, Fused):
         raise UnsuitableError("ranks have no slope; explain one of the members_ of the Fused")
     try:
