@@ -326,7 +326,7 @@ def test_bad_input_is_refused(digits):
         drift_test(digits.model, X, X, method="score", **labels)
     with pytest.raises(ValueError, match="compares gradients; leave on=None"):
         drift_test(digits.model, X, X, method="score", on="inputs")
-    with pytest.raises(ValueError, match="method must be one of 'bonferroni'"):
+    with pytest.raises(ValueError, match="correction must be one of 'holm'"):
         drift_test(digits.model, X, X, n_permutations=1, correction="none")
     with pytest.raises(ValueError, match="the same columns, got 3 and 2"):
         drift_test(trustml.precomputed("features"), np.ones((9, 3)), np.ones((9, 2)), method="ks")
@@ -338,3 +338,8 @@ def test_bad_input_is_refused(digits):
         drift_test(digits.model, X, np.full_like(X, np.nan))
     with pytest.raises(ValueError, match="at least 2 rows"):
         drift_test(digits.model, X, X[:1])
+    with pytest.raises(ValueError, match="must not be empty"):
+        drift_test(digits.model, X, X[:0])
+    frame = pd.DataFrame(np.ones((9, 3)), columns=["a", "b", "c"])
+    with pytest.raises(ValueError, match="same columns in different orders"):
+        drift_test(trustml.precomputed("features"), frame, frame[["c", "a", "b"]])

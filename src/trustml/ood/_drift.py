@@ -30,6 +30,7 @@ from trustml.ood._drift_columns import (
     as_columns,
     by_feature,
     check_columns,
+    check_order,
     column_names,
     column_test,
 )
@@ -38,6 +39,7 @@ from trustml.ood._drift_score import score_coordinates
 Method = str | Callable[[NDArray[np.float64], NDArray[np.float64]], TestResult]
 _OF_ROWS = ("mmd", "mmd-fourier", "mmd-linear", "energy", "classifier")
 _METHODS = (*_OF_ROWS, "ks", "chi2", "score")
+_CORRECTIONS = ("holm", "bonferroni", "bh", "by", "storey")
 _MOST_COLUMNS = 4096
 
 
@@ -150,7 +152,8 @@ def drift_test(
     Raises
     ------
     ValueError
-        If ``on`` or ``method`` is unknown, or the model has no features.
+        If ``on`` or ``method`` is unknown, the model has no features, or the columns of one frame
+        are in another order than those of the other.
 
     References
     ----------
@@ -170,6 +173,8 @@ def drift_test(
     if not callable(method):
         check_choice(method, "method", _METHODS)
     check_choice(on, "on", ("features", "outputs", "inputs", None))
+    check_choice(correction, "correction", _CORRECTIONS)
+    check_order(frame_columns(X_ref), frame_columns(X_new))
     model = as_model(model)
     table = as_columns(X_ref), as_columns(X_new)
     if method == "score":

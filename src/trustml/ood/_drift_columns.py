@@ -81,7 +81,7 @@ def as_columns(X: Any) -> list[Column] | None:
     if not (is_frame or isinstance(X, (np.ndarray, Tensor, list))):
         return None
     array = to_numpy(X)
-    if array.ndim < 2 or (array.dtype.kind not in "biuf" and not is_frame):
+    if array.ndim < 2 or not len(array) or (array.dtype.kind not in "biuf" and not is_frame):
         return None
     return [_numbers(column) for column in array.reshape(len(array), -1).T]
 
@@ -131,6 +131,17 @@ def check_columns(reference: Sequence[Column], new: Sequence[Column]) -> None:
     if len(reference) != len(new):
         raise ValueError(
             f"X_ref and X_new must have the same columns, got {len(reference)} and {len(new)}"
+        )
+
+
+def check_order(reference: Sequence[str] | None, new: Sequence[str] | None) -> None:
+    """Refuse frames of the same columns in two orders: models and tests go by position."""
+    if reference is None or new is None or list(reference) == list(new):
+        return
+    if sorted(reference) == sorted(new):
+        raise ValueError(
+            "X_ref and X_new have the same columns in different orders; reorder one, as by "
+            "X_new[X_ref.columns]"
         )
 
 
