@@ -9,7 +9,7 @@ from scipy.spatial.distance import cdist, mahalanobis
 from sklearn.neighbors import NearestNeighbors
 
 import trustml
-from trustml.ood import Knn, Mahalanobis, RelativeMahalanobis
+from trustml.ood import Knn, Mahalanobis, RelativeMahalanobis, Suite
 
 SHRINKAGE = 1e-3
 
@@ -242,6 +242,7 @@ def test_bad_input_is_refused(clouds, digits):
         Mahalanobis(model, shrinkage=2.0).fit(Z)
     with pytest.raises(ValueError, match="more rows than classes"):
         Mahalanobis(model).fit(Z[:1])
+    assert "more rows than classes" in Suite(model).fit(Z[:1]).left_out_["Mahalanobis"]
     with pytest.raises(ValueError, match="features that vary within a class"):
         Mahalanobis(model).fit(np.ones((10, 3)))
     with pytest.raises(ValueError, match="with one class use Mahalanobis"):

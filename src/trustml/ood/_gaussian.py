@@ -98,7 +98,7 @@ def checked(covariance: Covariance, moments: Moments, who: str) -> Covariance:
     """Return a covariance within classes, or say what rows it lacks; ``who`` is named."""
     n, classes = moments.n, int(moments.counts.count_nonzero())
     if n <= classes:
-        raise ValueError(
+        raise UnsuitableError(
             f"{who} needs more rows than classes to estimate a covariance, got {n} rows of "
             f"{classes} classes; give fit more rows"
         )
