@@ -114,12 +114,14 @@ def test_processes_share_passes_and_agree(tmp_path):
 
 def torchrun(size, script, *arguments):
     """What each process of a script printed after FOUND."""
+    logs = script.parent / "logs"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    # A file for each process: long lines of several in one pipe would mix.
+    command += ["--redirects", "1", "--log-dir", str(logs)]
     command += [f"--nproc-per-node={size}", str(script), *map(str, arguments)]
     found = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert found.returncode == 0, found.stderr
-    # Two processes may print on one line.
-    answers = [answer.strip() for answer in found.stdout.split("FOUND ")[1:]]
+    answers = [log.read_text().split("FOUND ")[1].strip() for log in logs.rglob("stdout.log")]
     assert len(answers) == size
     return answers
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trustml.fairness import corrected_difference, group_metrics
+from trustml.fairness import corrected_gap, group_metrics
 
 
 def gaps(rates, n_each, repetitions, seed):
@@ -12,7 +12,7 @@ def gaps(rates, n_each, repetitions, seed):
     for r in range(repetitions):
         p = (rng.random(len(s)) < np.asarray(rates)[s]).astype(int)
         g = group_metrics(p, p, sensitive_features=s, metrics=["selection_rate"])
-        found[r] = g.difference()[0], corrected_difference(g, random_state=rng)[0]
+        found[r] = g.difference()[0], corrected_gap(g, random_state=rng)[0]
     return found
 
 
@@ -44,12 +44,12 @@ def test_other_metrics_and_undefined_groups():
     q = t + rng.normal(size=180) + 5 * (s == 2)
     names = ["mean_error", "mean_absolute_error"]
     g = group_metrics(t, q, sensitive_features=s, metrics=names, random_state=0)
-    one = corrected_difference(g, random_state=1)
+    one = corrected_gap(g, random_state=1)
     assert (one > 4).any()
     assert (one <= g.difference()).all()
     scaled = group_metrics(1e4 * t, 1e4 * q, sensitive_features=s, metrics=names)
-    np.testing.assert_allclose(corrected_difference(scaled, random_state=1), 1e4 * one, rtol=1e-6)
+    np.testing.assert_allclose(corrected_gap(scaled, random_state=1), 1e4 * one, rtol=1e-6)
     y = (s == 0).astype(int)
     with pytest.warns(match="undefined"):
         g = group_metrics(y, y, sensitive_features=s, metrics=["true_positive_rate"])
-    assert np.isnan(corrected_difference(g)[0])
+    assert np.isnan(corrected_gap(g)[0])

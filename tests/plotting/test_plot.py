@@ -29,6 +29,7 @@ def results():
     ig = explain.IntegratedGradients(model, baseline="mean")
     inf = influence.InfluenceFunctions(model).fit()
     scores = inf.scores(X1, y1)
+    groups = fairness.group_metrics(y1, model.predict(X1), sensitive_features=sex[60:110])
     found = [
         conformal.metrics.reliability(y1, p, n_bins=4),
         conformal.metrics.coverage_by_group(y1, sets, sex[60:110]),
@@ -57,7 +58,9 @@ def results():
         influence.mislabel_auc(influence.find_mislabeled(model), [0, 3, 7]),
         influence.subclass_detection(scores, y0, y1),
         influence.flipping_subset(inf, X1[:1]),
-        fairness.group_metrics(y1, model.predict(X1), sensitive_features=sex[60:110]),
+        groups,
+        fairness.gap_test(groups, n_permutations=19, random_state=0),
+        fairness.bootstrap_groups(groups, 20, random_state=0),
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

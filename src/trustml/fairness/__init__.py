@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trustml.fairness._bootstrap import GroupReplicates, bootstrap_groups
-from trustml.fairness._bootstrap_bias import corrected_difference
+from trustml.fairness._bootstrap_bias import corrected_gap
 from trustml.fairness._fair_influence import FairInfluence
 from trustml.fairness._group_metrics import GroupMetrics, group_metrics
 from trustml.fairness._mitigation import Mitigation
@@ -49,7 +49,7 @@ __all__ = [
     "accuracy_score_difference",
     "accuracy_score_ratio",
     "bootstrap_groups",
-    "corrected_difference",
+    "corrected_gap",
     "count",
     "demographic_parity_difference",
     "demographic_parity_ratio",

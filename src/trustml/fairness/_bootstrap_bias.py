@@ -13,7 +13,7 @@ _DRAWS = 2000
 _HALVINGS = 20
 
 
-def corrected_difference(g: GroupMetrics, *, random_state: RandomState = None) -> NamedArray:
+def corrected_gap(g: GroupMetrics, *, random_state: RandomState = None) -> NamedArray:
     """Return the largest minus the smallest group, without the part that noise explains.
 
     Groups that do not differ still show a largest and a smallest value, and the more and the
@@ -47,7 +47,7 @@ def corrected_difference(g: GroupMetrics, *, random_state: RandomState = None) -
     >>> g = group_metrics(y, y, sensitive_features=s, metrics=["selection_rate"])
     >>> round(g.difference()["selection_rate"], 2)
     0.14
-    >>> corrected_difference(g, random_state=0)["selection_rate"] < 0.001
+    >>> corrected_gap(g, random_state=0)["selection_rate"] < 0.001
     True
     """
     rng, sample = numpy_generator(random_state), g._sample

@@ -12,7 +12,7 @@ from trustml.conformal.metrics import GroupCoverage, Reliability
 from trustml.core.validation import to_numpy
 from trustml.evidence import clopper_pearson
 from trustml.explain import Explanation, TrainingRows
-from trustml.fairness import GroupMetrics, Mitigation
+from trustml.fairness import GapTest, GroupMetrics, GroupReplicates, Mitigation
 from trustml.influence import (
     DatamodelingScore,
     FlippingSubset,
@@ -122,6 +122,24 @@ def _(result: DetectorTable, ax: Axes | None = None) -> Axes:
         columns = {name: _standardised(c) for name, c in columns.items()}
         return score_histogram(columns, x="score, standardised by median and quartiles", ax=ax)
     return score_histogram(columns, x=result.quantity, ax=ax)
+
+
+@plot.register(GapTest)
+def _(result: GapTest, ax: Axes | None = None, *, top: int = 12) -> Axes:
+    names = [
+        f"{name}, p = {p:.2g}" for name, p in zip(result.metrics, result.p_values, strict=True)
+    ]
+    x = "largest minus smallest group"
+    return attribution_bars(np.asarray(result.gap), names, top=top, x=x, ax=ax)
+
+
+@plot.register(GroupReplicates)
+def _(result: GroupReplicates, ax: Axes | None = None, *, top: int = 12) -> Axes:
+    cells = np.asarray(result.by_group).reshape(len(result.by_group), -1)[:, :top]
+    names = [f"{name}, {group}" for group in result.groups for name in result.metrics][:top]
+    low, middle, high = np.nanquantile(cells, [0.025, 0.5, 0.975], axis=0)
+    x = "median and middle 95 % of the replicates"
+    return intervals(names, middle, low, high, x=x, ax=ax)
 
 
 @plot.register(DriftByFeature)
