@@ -47,7 +47,7 @@ class Gaussians:
         spread = (offsets * to_means).sum(dim=0)
         return cls(covariance.means, covariance.mean, inverse, to_means, spread)
 
-    def squared_distance(self, features: Tensor) -> Tensor:
+    def score(self, features: Tensor) -> Tensor:
         """Return the squared Mahalanobis distance to the nearest mean, shape (n,), >= 0."""
         # |z-m|² - |z-c|² is linear in z: k inner products find the nearest mean; its distance
         # is then taken without cancellation.

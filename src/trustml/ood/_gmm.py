@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from trustml.ihvp import Covariance, Factorization, factorize
 from trustml.ihvp.covariance import Moments
-from trustml.model import Model
 from trustml.ood._gaussian import checked
 from trustml.ood._layered import Layered
 from trustml.ood._layers import LayerChoice
@@ -74,19 +72,8 @@ class Gmm(Layered):
         self.normalize = normalize
         self.layers = layers
 
-    def _learn(self, parts: Sequence[Tensor], labels: Tensor | None) -> None:
-        if not hasattr(self, "running_"):
-            self.running_ = [_Running(self.shrinkage) for _ in parts]
-        for running, part in zip(self.running_, parts, strict=True):
-            running.update(part, labels)
-
-    def _finish(self, model: Model) -> None:
-        name = type(self).__name__
-        self.mixtures_ = [running.finish(name) for running in self.running_]
-
-    def _layer_scores(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        pairs = zip(self.mixtures_, parts, strict=True)
-        return [-mixture.log_density(part) for mixture, part in pairs]
+    def _running(self) -> _Running:
+        return _Running(self.shrinkage)
 
 
 class _Running:
@@ -138,10 +125,10 @@ class Mixture:
     inverses: list[Factorization]
     levels: Tensor
 
-    def log_density(self, features: Tensor) -> Tensor:
-        """Return the log densities (n,) of float64 rows."""
+    def score(self, features: Tensor) -> Tensor:
+        """Return minus the log densities (n,) of float64 rows."""
         forms = [
             inverse.quadratic_form((features - mean).T).clamp_min(0)
             for inverse, mean in zip(self.inverses, self.means, strict=True)
         ]
-        return torch.logsumexp(self.levels - 0.5 * torch.stack(forms, dim=1), dim=1)
+        return -torch.logsumexp(self.levels - 0.5 * torch.stack(forms, dim=1), dim=1)

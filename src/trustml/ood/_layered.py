@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +16,23 @@ from trustml.ood._layers import LayerChoice, chosen_layers, pooled_layers, vecto
 from trustml.ood._stream import observed
 
 
+class Density(Protocol):
+    """What one layer's vectors are judged by."""
+
+    def score(self, features: Tensor) -> Tensor:
+        """Return the scores (n,) of float64 rows."""
+
+
+class Running(Protocol):
+    """What learns a `Density` batch by batch."""
+
+    def update(self, features: Tensor, labels: Tensor | None) -> None:
+        """Learn from float64 rows (b, d), and class indices if there are classes."""
+
+    def finish(self, who: str) -> Density:
+        """Return the density of all rows, or say what ``who`` lacks."""
+
+
 class Layered(Detector):
     """A streaming detector whose score is a sum over layers; by default of the features alone.
 
@@ -24,6 +40,8 @@ class Layered(Detector):
     ----------
     layers_ : list of str
         The inner layers that are read; empty where it is the features.
+    densities_ : list of Density
+        Of each layer.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
@@ -33,12 +51,8 @@ class Layered(Detector):
     layers_: list[str]
 
     @abstractmethod
-    def _learn(self, parts: Sequence[Tensor], labels: Tensor | None) -> None:
-        """Learn from float64 vectors (b, d) of each layer."""
-
-    @abstractmethod
-    def _layer_scores(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Return scores (n,) of each layer's vectors."""
+    def _running(self) -> Running:
+        """Return what learns one layer's vectors."""
 
     def score_layers(self, X: Any) -> Any:
         """Return the scores of each layer, whose sum is ``score(X)``.
@@ -62,11 +76,20 @@ class Layered(Detector):
 
     def _update(self, model: Model, observation: Observation, labels: Tensor | None) -> None:
         self.layers_ = chosen_layers(model, self.layers)
-        self._learn(vectors(observation, self.layers_, self.normalize), labels)
+        parts = vectors(observation, self.layers_, self.normalize)
+        if not hasattr(self, "running_"):
+            self.running_ = [self._running() for _ in parts]
+        for running, part in zip(self.running_, parts, strict=True):
+            running.update(part, labels)
+
+    def _finish(self, model: Model) -> None:
+        name = type(self).__name__
+        self.densities_ = [running.finish(name) for running in self.running_]
 
     def _score(self, observation: Observation) -> Tensor:
         return self._by_layer(observation).sum(dim=1)
 
     def _by_layer(self, observation: Observation) -> Tensor:
         parts = vectors(observation, self.layers_, self.normalize)
-        return torch.stack(self._layer_scores(parts), dim=1)
+        pairs = zip(self.densities_, parts, strict=True)
+        return torch.stack([density.score(part) for density, part in pairs], dim=1)

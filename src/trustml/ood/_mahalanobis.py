@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
-
-from trustml.model import Model
-from trustml.ood._gaussian import Gaussians, RunningGaussians
+from trustml.ood._gaussian import RunningGaussians
 from trustml.ood._layered import Layered
 from trustml.ood._layers import LayerChoice
 
@@ -73,16 +69,5 @@ class Mahalanobis(Layered):
         self.normalize = normalize
         self.layers = layers
 
-    def _learn(self, parts: Sequence[Tensor], labels: Tensor | None) -> None:
-        if not hasattr(self, "running_"):
-            self.running_ = [RunningGaussians(self.shrinkage) for _ in parts]
-        for running, part in zip(self.running_, parts, strict=True):
-            running.update(part, labels)
-
-    def _finish(self, model: Model) -> None:
-        name = type(self).__name__
-        self.gaussians_: list[Gaussians] = [running.finish(name) for running in self.running_]
-
-    def _layer_scores(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        pairs = zip(self.gaussians_, parts, strict=True)
-        return [gaussians.squared_distance(part) for gaussians, part in pairs]
+    def _running(self) -> RunningGaussians:
+        return RunningGaussians(self.shrinkage)

@@ -71,8 +71,8 @@ class RelativeMahalanobis(Detector):
 
     def _score(self, observation: Observation) -> Tensor:
         features = self._features(observation)
-        nearest = self.gaussians_.squared_distance(features)
-        return nearest - self.background_.squared_distance(features)
+        nearest = self.gaussians_.score(features)
+        return nearest - self.background_.score(features)
 
     def _features(self, observation: Observation) -> Tensor:
         features = as_double(observation.features)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from torch import Tensor
 
-from trustml.ood._full_laplace import inverse_form
-from trustml.ood._gradients import GradientDetector
+from trustml.ood._full_laplace import FullLaplace, inverse_form
 from trustml.ood._jacobian import Answer
 
 
-class SelfInfluence(GradientDetector):
+class SelfInfluence(FullLaplace):
     r"""Expected influence of a row on its own loss, in the metric of the Fisher matrix.
 
     .. math:: s(x) = \mathrm{E}_{y \sim p(y \mid x)}\, g^\top (F + \lambda I)^{-1} g, \qquad
@@ -50,20 +46,6 @@ class SelfInfluence(GradientDetector):
     >>> bool((det.score(X) > 0).all())
     True
     """
-
-    def __init__(
-        self,
-        model: Any,
-        damping: float | str = "auto",
-        rank: int = 100,
-        max_rows: int = 400,
-        parameters: str | Sequence[str] | None = None,
-    ) -> None:
-        self.model = model
-        self.damping = damping
-        self.rank = rank
-        self.max_rows = max_rows
-        self.parameters = parameters
 
     def _read(self, answer: Answer) -> Tensor:
         return inverse_form(answer, self.spectrum_, self.damping_)
