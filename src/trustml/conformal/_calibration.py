@@ -66,7 +66,9 @@ class CalibrationScores:
         place = np.searchsorted(self.labels[order], groups).clip(max=len(order) - 1)
         return np.where(self.labels[order][place] == groups, order[place], len(self.labels))
 
-    def thresholds(self, alphas: list[Fraction], asked: np.ndarray) -> np.ndarray:
+    def thresholds(
+        self, alphas: list[Fraction], asked: np.ndarray, stacklevel: int = 2
+    ) -> np.ndarray:
         """Return (groups + 1, m) thresholds; the last row is that of groups never seen.
 
         Parameters
@@ -75,6 +77,8 @@ class CalibrationScores:
             Error rates.
         asked : int ndarray
             Codes that the caller will look up: only these can warn.
+        stacklevel : int
+            Whose line a warning names, from here: 2 is the caller of the method that asks.
 
         Returns
         -------
@@ -85,7 +89,7 @@ class CalibrationScores:
             for a, alpha in enumerate(alphas):
                 if conformal_rank(len(scores), alpha) <= len(scores):
                     out[g, a] = quantile(scores, alpha)
-        self._warn_if_too_small(min(alphas), np.unique(asked))
+        self._warn_if_too_small(min(alphas), np.unique(asked), stacklevel + 2)
         return out
 
     def p_values(self, scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -99,7 +103,7 @@ class CalibrationScores:
                 p[mine] = pvalues(calibration, scores[mine])
         return p
 
-    def _warn_if_too_small(self, alpha: Fraction, asked: np.ndarray) -> None:
+    def _warn_if_too_small(self, alpha: Fraction, asked: np.ndarray, stacklevel: int) -> None:
         sizes = [*self.sizes, 0]
         short = [g for g in asked.tolist() if conformal_rank(sizes[g], alpha) > sizes[g]]
         if not short:
@@ -117,7 +121,7 @@ class CalibrationScores:
             "everything: the full label set, or the whole line. Calibrate on more rows or raise "
             "alpha.",
             CoverageWarning,
-            stacklevel=4,
+            stacklevel=stacklevel,
         )
 
 

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 from sklearn.cluster import KMeans
-from sklearn.utils.validation import check_is_fitted
 
 from trustml.conformal._calibration import CalibrationScores
-from trustml.conformal._rowwise import RowwiseClassifier
+from trustml.conformal._rowwise import PValueClassifier
 from trustml.conformal._score import ScoreFunction
-from trustml.conformal._scored import all_scores, rows_of
+from trustml.conformal._scored import rows_of
 from trustml.core.random import RandomState, numpy_generator, row_uniforms
-from trustml.core.validation import check_positive_int, restore
+from trustml.core.validation import check_positive_int
 from trustml.model import Model
 from trustml.warnings import CoverageWarning
 
@@ -24,7 +23,7 @@ _RARE = 9  # rows below which the last of them is no quantile of nine tenths
 _HALF_SHARE = 75  # classes at which half of the rows go to the clustering
 
 
-class ClusteredClassifier(RowwiseClassifier):
+class ClusteredClassifier(PValueClassifier):
     """Sets of labels that cover alike for classes whose scores are alike.
 
     Between the marginal guarantee, which may leave a class uncovered, and that for every class,
@@ -88,25 +87,6 @@ class ClusteredClassifier(RowwiseClassifier):
         self.share = share
         self.random_state = random_state
 
-    def p_values(self, X: Any) -> Any:
-        """Return the conformal p-value of every label; the set at alpha is {p > alpha}.
-
-        Parameters
-        ----------
-        X : array of shape (n, ...), or whatever the model takes
-            New rows.
-
-        Returns
-        -------
-        array of shape (n, c)
-            In (0, 1]; the true label's is super-uniform within each cluster.
-        """
-        check_is_fitted(self, "model_")
-        scores = all_scores(self.model_, self.score_, X, self.seed_)
-        p, null = self._by_cluster.p_values(scores, self.clusters_[None]), self.clusters_ < 0
-        p[:, null] = self._marginal.p_values(scores[:, null], np.zeros((1, 1), dtype=int))
-        return restore(p, X)
-
     def _calibrate(self, model: Model, X: Any, y: np.ndarray, scores: np.ndarray) -> None:
         classes = np.asarray(model.classes_)
         counts = np.bincount(y, minlength=len(classes))
@@ -134,12 +114,19 @@ class ClusteredClassifier(RowwiseClassifier):
         self._marginal = CalibrationScores(scores[kept])
 
     def _limits(self, X: Any, n: int, alphas: list[Fraction]) -> np.ndarray:
-        limits = self._by_cluster.thresholds(alphas, np.arange(self.n_clusters_))
+        limits = self._by_cluster.thresholds(alphas, np.arange(self.n_clusters_), stacklevel=3)
         null = np.flatnonzero(self.clusters_ < 0)
         # The last row, cluster -1, is the null cluster's; it warns only where it is asked.
-        limits[-1] = self._marginal.thresholds(alphas, np.zeros(len(null), dtype=int))[0]
+        limits[-1] = self._marginal.thresholds(
+            alphas, np.zeros(len(null), dtype=int), stacklevel=3
+        )[0]
         by_class: np.ndarray = limits[self.clusters_][None]
         return by_class
+
+    def _p_values(self, X: Any, scores: np.ndarray) -> np.ndarray:
+        p, null = self._by_cluster.p_values(scores, self.clusters_[None]), self.clusters_ < 0
+        p[:, null] = self._marginal.p_values(scores[:, null], np.zeros((1, 1), dtype=int))
+        return p
 
     def _plan(self, counts: np.ndarray) -> tuple[float, int]:
         """Return the share of rows for the clustering, and the number of clusters."""

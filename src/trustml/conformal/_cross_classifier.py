@@ -6,24 +6,19 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
 
-from trustml.conformal._calibration import read_alphas
 from trustml.conformal._folds import drawn_folds, fold_models
 from trustml.conformal._full_diagnosis import FullDiagnosis
-from trustml.conformal._plus_interval import warn_if_too_few
+from trustml.conformal._ranked import TIE, RankedClassifier
 from trustml.conformal._score import ScoreFunction, as_score
 from trustml.conformal._scored import length, observed, uniforms_of
 from trustml.conformal._symmetry import warn_if_asymmetric
 from trustml.core.random import RandomState, numpy_generator
-from trustml.core.validation import restore, to_numpy
+from trustml.core.validation import to_numpy
 from trustml.model import Model, as_model
 
-_TIE = 1e-9  # scores this near are equal: rounding must not tell a row from its twin
 
-
-class CrossClassifier(BaseEstimator):
+class CrossClassifier(RankedClassifier):
     r"""Sets of labels from held-out folds: every training row also calibrates.
 
     With :math:`s_{-k}` the score by the model that has not seen fold k, and k(i) the fold of
@@ -64,6 +59,8 @@ class CrossClassifier(BaseEstimator):
         Fold of each training row.
     scores_ : ndarray of shape (n,)
         Held-out score of each training row's label.
+    n_train_ : int
+        Number of training rows.
 
     References
     ----------
@@ -147,53 +144,8 @@ class CrossClassifier(BaseEstimator):
             model, "CrossClassifier", self.fold_, self.refit, self.curvature, self.damping
         )
         self.scores_ = self._held_out_scores(self.models_)
+        self.n_train_ = len(self.scores_)
         return self
-
-    def predict_set(self, X: Any, alpha: Any = 0.1) -> Any:
-        """Return which labels are in each row's set: {p > alpha}.
-
-        Parameters
-        ----------
-        X : array of shape (m, ...), or whatever the model takes
-            New rows.
-        alpha : float in (0, 1), or list of them
-            Allowed error rate. Sets of a smaller alpha contain those of a larger one.
-
-        Returns
-        -------
-        bool array of shape (m, c), or (m, c, a) for a list
-            Columns in the order of ``classes_``; a row may be empty.
-
-        Warns
-        -----
-        CoverageWarning
-            If there are too few training rows for alpha; the sets are full.
-        """
-        check_is_fitted(self, "scores_")
-        alphas, single = read_alphas(alpha)
-        warn_if_too_few(len(self.scores_), alphas)
-        ranks = self._ranks(X, self.models_, self.scores_)
-        # p > alpha in whole numbers: rank > alpha (n + 1).
-        sets = np.stack([ranks > (len(self.scores_) + 1) * a for a in alphas], axis=2)
-        return restore(sets[:, :, 0] if single else sets, X)
-
-    def p_values(self, X: Any) -> Any:
-        """Return the cross-conformal p-value of every label.
-
-        Parameters
-        ----------
-        X : array of shape (m, ...), or whatever the model takes
-            New rows.
-
-        Returns
-        -------
-        array of shape (m, c)
-            In (0, 1]; at most t with probability 2t + sqrt(2 / n) for the true label, and about t
-            in practice.
-        """
-        check_is_fitted(self, "scores_")
-        ranks = self._ranks(X, self.models_, self.scores_)
-        return restore(ranks / (len(self.scores_) + 1), X)
 
     def diagnose(self, X: Any) -> FullDiagnosis:
         """Train the K models anew and compare the p-values of some rows.
@@ -209,8 +161,8 @@ class CrossClassifier(BaseEstimator):
         """
         p = to_numpy(self.p_values(X))
         models = fold_models(self.model_, "CrossClassifier", self.fold_, refit=True)
-        ranks = self._ranks(X, models, self._held_out_scores(models))
-        return FullDiagnosis(np.arange(len(p)), p, ranks / (len(self.scores_) + 1))
+        ranks = self._ranks_by(models, self._held_out_scores(models), X)
+        return FullDiagnosis(np.arange(len(p)), p, ranks / (self.n_train_ + 1))
 
     def _held_out_scores(self, models: list[Model]) -> np.ndarray:
         """Return the score (n,) of each training row's label by the model without it."""
@@ -224,13 +176,15 @@ class CrossClassifier(BaseEstimator):
                 found[some] = scores[np.arange(len(some)), columns[some]]
         return found
 
-    def _ranks(self, X: Any, models: list[Model], held_out: np.ndarray) -> np.ndarray:
-        """Return 1 + #{training rows at least as strange}, shape (m, c)."""
+    def _ranks(self, X: Any) -> np.ndarray:
+        return self._ranks_by(self.models_, self.scores_, X)
+
+    def _ranks_by(self, models: list[Model], held_out: np.ndarray, X: Any) -> np.ndarray:
         ranks = np.ones((length(X), len(self.classes_)), dtype=int)
         for k, model in enumerate(models):
             ordered = np.sort(held_out[self.fold_ == k])
             for start, scores in self._scores(model, X):
-                below = np.searchsorted(ordered, scores - _TIE)
+                below = np.searchsorted(ordered, scores - TIE)
                 ranks[start : start + len(scores)] += len(ordered) - below
         return ranks
 

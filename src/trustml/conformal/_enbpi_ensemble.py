@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from trustml.conformal._folds import unseen_shares
 from trustml.conformal._leaving_out import leaving_out
 from trustml.conformal._one_row import as_rows
 from trustml.conformal._regression import check_regressor, measured, predicted
@@ -72,16 +73,10 @@ class Ensemble:
         for row in self.drawn:
             starts = rng.integers(n - block + 1, size=-(-n // block))
             row[(starts[:, None] + np.arange(block)).ravel()] = True
-        unseen = ~self.drawn
-        if not unseen.any(axis=0).all():
-            raise ValueError(
-                f"every one of {n_models} models has seen row {np.argmin(unseen.any(axis=0))}; "
-                "raise n_models, or make block smaller"
-            )
+        # Share of each model in each row's leave-one-out mean: (n_models, n).
+        share = unseen_shares(self.drawn, "raise n_models, or make block smaller")
         self.models = self._trained(what, refit)
         outputs = np.stack([predicted(m, train) for m in self.models])
-        # Share of each model in each row's leave-one-out mean: (n_models, n).
-        share = unseen / unseen.sum(axis=0)
         self.residuals = y - (share * outputs).sum(axis=0)
         # A new row's prediction is the mean over training rows of their leave-one-out means.
         self._weights = share.mean(axis=1)

@@ -68,6 +68,35 @@ def fold_models(
     return removed(influence, [np.flatnonzero(fold == k) for k in range(int(fold.max()) + 1)])
 
 
+def unseen_shares(seen: np.ndarray, remedy: str) -> np.ndarray:
+    """Return the share (B, n) of each model in the mean of those that have not seen a row.
+
+    Parameters
+    ----------
+    seen : bool ndarray of shape (B, n)
+        Which rows each model has seen.
+    remedy : str
+        What the user can do where every model has seen a row.
+
+    Returns
+    -------
+    ndarray of shape (B, n)
+
+    Raises
+    ------
+    ValueError
+        If every model has seen some row.
+    """
+    lacking = (~seen).sum(axis=0)
+    if not lacking.all():
+        raise ValueError(
+            f"all {len(seen)} models have seen row {np.argmin(lacking)}, which so has no "
+            f"leave-one-out prediction; {remedy}"
+        )
+    shares: np.ndarray = ~seen / lacking
+    return shares
+
+
 def removed(influence: InfluenceFunctions, blocks: Sequence[np.ndarray]) -> list[Model]:
     """Return the model without each block of rows, by Newton steps.
 

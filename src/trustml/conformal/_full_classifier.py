@@ -6,26 +6,23 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from trustml.conformal._calibration import read_alphas
 from trustml.conformal._full_diagnosis import FullDiagnosis, few_rows
 from trustml.conformal._leaving_out import leaving_out, new_rows
-from trustml.conformal._plus_interval import chunks, warn_if_too_few
+from trustml.conformal._plus_interval import chunks
 from trustml.conformal._proximal import Kernel, pulls
+from trustml.conformal._ranked import TIE, RankedClassifier
 from trustml.conformal._refitting import Enlarged
 from trustml.conformal._symmetry import warn_if_asymmetric
 from trustml.core.batches import Data
 from trustml.core.progress import track
-from trustml.core.validation import check_choice, restore, take_rows, to_numpy
+from trustml.core.validation import check_choice, take_rows, to_numpy
 from trustml.model import Model, as_model
 
-_TIE = 1e-9  # scores this near are equal: rounding must not tell a row from its twin
 
-
-class FullClassifier(BaseEstimator):
+class FullClassifier(RankedClassifier):
     """Sets of labels from the training rows alone: none are held out to calibrate.
 
     For every label, the model is trained with the new row under that label, and the p-value is
@@ -130,50 +127,6 @@ class FullClassifier(BaseEstimator):
         self.n_train_ = len(train)
         return self
 
-    def predict_set(self, X: Any, alpha: Any = 0.1) -> Any:
-        """Return which labels are in each row's set: {p > alpha}.
-
-        Parameters
-        ----------
-        X : array of shape (m, ...), or whatever the model takes
-            New rows.
-        alpha : float in (0, 1), or list of them
-            Allowed error rate. Sets of a smaller alpha contain those of a larger one.
-
-        Returns
-        -------
-        bool array of shape (m, c), or (m, c, a) for a list
-            Columns in the order of ``classes_``; a row may be empty.
-
-        Warns
-        -----
-        CoverageWarning
-            If there are too few training rows for alpha; the sets are full.
-        """
-        check_is_fitted(self, "classes_")
-        alphas, single = read_alphas(alpha)
-        warn_if_too_few(self.n_train_, alphas)
-        ranks = self._ranks(X)
-        # p > alpha in whole numbers: rank > alpha (n + 1).
-        sets = np.stack([ranks > (self.n_train_ + 1) * a for a in alphas], axis=2)
-        return restore(sets[:, :, 0] if single else sets, X)
-
-    def p_values(self, X: Any) -> Any:
-        """Return the conformal p-value of every label.
-
-        Parameters
-        ----------
-        X : array of shape (m, ...), or whatever the model takes
-            New rows.
-
-        Returns
-        -------
-        array of shape (m, c)
-            In (0, 1]; the true label's is super-uniform where training is exact.
-        """
-        check_is_fitted(self, "classes_")
-        return restore(self._ranks(X) / (self.n_train_ + 1), X)
-
     def diagnose(self, X: Any, n_points: int = 3) -> FullDiagnosis:
         """Train anew for a few rows and compare their p-values.
 
@@ -189,14 +142,13 @@ class FullClassifier(BaseEstimator):
         -------
         FullDiagnosis
         """
-        check_is_fitted(self, "classes_")
+        check_is_fitted(self, "n_train_")
         rows = few_rows(len(new_rows(self.model_, X)), n_points)
         p = to_numpy(self.p_values(X))[rows]
         exact = np.stack([self._refitted(X, int(row)) for row in rows]) / (self.n_train_ + 1)
         return FullDiagnosis(rows=rows, p_values=p, refitted=exact)
 
     def _ranks(self, X: Any) -> np.ndarray:
-        """Return 1 + #{scores of training rows >= that of the new row}, shape (m, c)."""
         data = new_rows(self.model_, X)
         if self.refit:
             found = [
@@ -226,7 +178,7 @@ class FullClassifier(BaseEstimator):
         labels = model.train.targets.to(theirs.device)  # type: ignore[union-attr]
         their_scores = self._scores(theirs, labels[:, None, None])
         own_scores = self._scores(own, every[None, :])
-        ranks: np.ndarray = to_numpy(1 + (their_scores >= own_scores - _TIE).sum(0))
+        ranks: np.ndarray = to_numpy(1 + (their_scores >= own_scores - TIE).sum(0))
         return ranks
 
     def _scores(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -249,7 +201,7 @@ class FullClassifier(BaseEstimator):
                     _log_loss(bigger.with_target(label, i), bigger.row(i), _at(y, i))[0]
                     for i in range(n + 1)
                 ])  # fmt: skip
-            ranks[k] = 1 + (scores[:n] >= scores[n] - _TIE).sum()
+            ranks[k] = 1 + (scores[:n] >= scores[n] - TIE).sum()
         return ranks
 
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from trustml.conformal._folds import unseen_shares
 from trustml.conformal._held_out import HeldOutRegressor, Method
 from trustml.conformal._regression import predicted
 from trustml.conformal._symmetry import warn_if_asymmetric
@@ -85,15 +86,14 @@ class JackknifePlusAfterBootstrapRegressor(HeldOutRegressor):
         JackknifePlusAfterBootstrapRegressor
             Itself.
 
-        Raises
-        ------
-        ValueError
-            If every sample holds some row.
-
         Warns
         -----
         CoverageWarning
             If a transformer of a pipeline has learnt from the training rows and is held.
+
+        Notes
+        -----
+        A ``ValueError`` says so if every sample holds some row.
         """
         model, y = self._checked()
         warn_if_asymmetric(model, "JackknifePlusAfterBootstrapRegressor", refit=True)
@@ -101,19 +101,14 @@ class JackknifePlusAfterBootstrapRegressor(HeldOutRegressor):
         n, n_models = len(y), check_positive_int(self.n_models, "n_models")
         draws = numpy_generator(self.random_state).integers(n, size=(n_models, n))
         counts = np.array([np.bincount(rows, minlength=n) for rows in draws])
-        lacking = (counts == 0).sum(axis=0)
-        if not lacking.all():
-            raise ValueError(
-                f"all {n_models} bootstrap samples hold row {np.argmin(lacking)}, which so has no "
-                "leave-one-out prediction; raise n_models"
-            )
+        self._shares = unseen_shares(counts > 0, "raise n_models")
         self.models_ = [
             model.retrain(np.sort(rows))
             for rows in track(draws, "jackknife+-after-bootstrap: models", n_models)
         ]
         self.counts_ = counts
         outputs = np.stack([predicted(m, train) for m in self.models_])
-        left_out = (outputs * self._shares()).sum(axis=0)
+        left_out = (outputs * self._shares).sum(axis=0)
         self.model_, self.residuals_ = model, np.abs(y - left_out)
         return self
 
@@ -127,11 +122,5 @@ class JackknifePlusAfterBootstrapRegressor(HeldOutRegressor):
     def _by_row(self, centres: np.ndarray) -> np.ndarray:
         """Return the mean prediction (b, n) of the models that lack each training row."""
         # Not by matrix products: a row's answer must not depend on its batch.
-        means: np.ndarray = np.einsum("bk,kn->bn", centres, self._shares())
+        means: np.ndarray = np.einsum("bk,kn->bn", centres, self._shares)
         return means
-
-    def _shares(self) -> np.ndarray:
-        """Return the share (B, n) of each model in the mean without each row."""
-        lacks = self.counts_ == 0
-        shares: np.ndarray = lacks / lacks.sum(axis=0)
-        return shares

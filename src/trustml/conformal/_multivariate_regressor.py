@@ -247,7 +247,7 @@ class MultivariateRegressor(BaseEstimator):
 
     def _limits(self, X: Any, n: int, alphas: list[Fraction]) -> np.ndarray:
         codes = self._codes(X, n)
-        limits: np.ndarray = self.calibration_.thresholds(alphas, codes)[codes]
+        limits: np.ndarray = self.calibration_.thresholds(alphas, codes, stacklevel=3)[codes]
         return limits
 
     def _codes(self, X: Any, n: int) -> np.ndarray:

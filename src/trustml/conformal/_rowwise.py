@@ -49,7 +49,8 @@ class RowwiseClassifier(BaseEstimator, ABC):
         model, score = as_model(self.model), as_score(self.score)
         if model.task != "classification":
             raise TypeError(
-                f"{type(self).__name__} needs a classifier, got a model for {model.task}"
+                f"{type(self).__name__} needs a classifier, got a model for {model.task}; for "
+                f"regression use {type(self).__name__.replace('Classifier', 'Regressor')}"
             )
         rows = calibrated(model, score, X_cal, y_cal, self.random_state)
         self._calibrate(model, rows.of(X_cal), rows.labels, rows.scores)
@@ -89,7 +90,32 @@ class RowwiseClassifier(BaseEstimator, ABC):
 
     @abstractmethod
     def _limits(self, X: Any, n: int, alphas: list[Fraction]) -> np.ndarray:
-        """Return thresholds (n, 1 or c, m)."""
+        """Return thresholds (n or 1, c or 1, m)."""
+
+
+class PValueClassifier(RowwiseClassifier):
+    """A rowwise classifier whose sets are those of p-values."""
+
+    def p_values(self, X: Any) -> Any:
+        """Return the conformal p-value of every label; the set at alpha is {p > alpha}.
+
+        Parameters
+        ----------
+        X : array of shape (n, ...), or whatever the model takes
+            New rows.
+
+        Returns
+        -------
+        array of shape (n, c)
+            In [0, 1]; the true label's is super-uniform under the guarantee above.
+        """
+        check_is_fitted(self, "model_")
+        scores = all_scores(self.model_, self.score_, X, self.seed_)
+        return restore(self._p_values(X, scores), X)
+
+    @abstractmethod
+    def _p_values(self, X: Any, scores: np.ndarray) -> np.ndarray:
+        """Return p-values of scores (n, c)."""
 
 
 class RowwiseRegressor(BaseEstimator, ABC):

@@ -7,20 +7,17 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from trustml.conformal._residual_score import ResidualScore
-from trustml.conformal._rowwise import RowwiseClassifier, RowwiseRegressor
+from trustml.conformal._rowwise import PValueClassifier, RowwiseRegressor
 from trustml.conformal._score import ScoreFunction
-from trustml.conformal._scored import all_scores
 from trustml.conformal._weighted_scores import WeightedScores
 from trustml.conformal._weights import Weights, as_weights
 from trustml.core.random import RandomState
-from trustml.core.validation import restore
 from trustml.model import Model
 
 
-class WeightedClassifier(RowwiseClassifier):
+class WeightedClassifier(PValueClassifier):
     """Sets of labels for rows that are drawn otherwise than the calibration rows.
 
     With exact density ratios as weights the true label is in the set with probability at least
@@ -78,23 +75,6 @@ class WeightedClassifier(RowwiseClassifier):
         self.score = score
         self.random_state = random_state
 
-    def p_values(self, X: Any) -> Any:
-        """Return the weighted p-value of every label; the set at alpha is {p > alpha}.
-
-        Parameters
-        ----------
-        X : array of shape (n, ...), or whatever the model takes
-            New rows.
-
-        Returns
-        -------
-        array of shape (n, c)
-            In [0, 1]; the true label's is super-uniform under the new rows' law.
-        """
-        check_is_fitted(self, "model_")
-        scores = all_scores(self.model_, self.score_, X, self.seed_)
-        return restore(self.calibration_.p_values(X, scores), X)
-
     def _calibrate(self, model: Model, X: Any, y: np.ndarray, scores: np.ndarray) -> None:
         self.weights_ = as_weights(self.weights).fit(model, X, y)
         self.effective_sample_size_ = self.weights_.effective_sample_size_
@@ -102,6 +82,9 @@ class WeightedClassifier(RowwiseClassifier):
 
     def _limits(self, X: Any, n: int, alphas: list[Fraction]) -> np.ndarray:
         return self.calibration_.limits(X, n, alphas)
+
+    def _p_values(self, X: Any, scores: np.ndarray) -> np.ndarray:
+        return self.calibration_.p_values(X, scores)
 
 
 class WeightedRegressor(RowwiseRegressor):
