@@ -5,6 +5,7 @@ import warnings
 import fairlearn.metrics as peer
 import numpy as np
 import pytest
+import sklearn.metrics
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,16 @@ from hypothesis import strategies as st
 from trustml import fairness
 from trustml.warnings import SmallGroupWarning
 
-NAMES = [name for name in fairness.__all__ if name.endswith(("_difference", "_ratio"))]
+NAMES = [
+    name
+    for name, metric in vars(fairness.metrics).items()
+    if name.endswith(("_difference", "_ratio")) and name in fairness.__all__ and callable(metric)
+]
+SIGNED = [
+    fairness.average_odds_difference,
+    fairness.average_abs_odds_difference,
+    fairness.average_predictive_value_difference,
+]
 
 
 def sample(n=300, n_groups=3, seed=0):
@@ -24,7 +34,7 @@ def sample(n=300, n_groups=3, seed=0):
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if hasattr(peer, name)])
 @pytest.mark.parametrize("method", ["between_groups", "to_overall"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_disparities_are_fairlearns(name, method, weighted):
@@ -37,6 +47,83 @@ def test_disparities_are_fairlearns(name, method, weighted):
         kwargs["sample_weight"] = weights
     ours = getattr(fairness, name)(y, p, **kwargs)
     assert ours == pytest.approx(getattr(peer, name)(y, p, **kwargs), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "of_group"),
+    [
+        ("precision", lambda y, p: sklearn.metrics.precision_score(y, p)),
+        ("predictive_parity", lambda y, p: sklearn.metrics.precision_score(y, p)),
+        ("false_discovery_rate", lambda y, p: 1 - sklearn.metrics.precision_score(y, p)),
+        ("negative_predictive_value", lambda y, p: (y[p == 0] == 0).mean()),
+        ("false_omission_rate", lambda y, p: (y[p == 0] == 1).mean()),
+        ("zero_one_loss", sklearn.metrics.zero_one_loss),
+    ],
+)
+def test_disparities_of_predictive_values_and_errors(name, of_group):
+    y, p, s, _ = sample()
+    values = [of_group(y[s == g], p[s == g]) for g in range(3)]
+    overall = of_group(y, p)
+    difference = getattr(fairness, f"{name}_difference")
+    ratio = getattr(fairness, f"{name}_ratio")
+    assert difference(y, p, sensitive_features=s) == pytest.approx(max(values) - min(values))
+    assert ratio(y, p, sensitive_features=s) == pytest.approx(min(values) / max(values))
+    farthest = max(abs(v - overall) for v in values)
+    assert difference(y, p, sensitive_features=s, method="to_overall") == pytest.approx(farthest)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("weighted", [False, True])
+def test_signed_averages_are_aif360s(weighted):
+    aif360 = pytest.importorskip("aif360.sklearn.metrics")
+    pd = pytest.importorskip("pandas")
+    y, p, s, w = sample()
+    series = pd.Series(y, index=pd.Index(s, name="s"))
+    kwargs = {"sample_weight": w} if weighted else {}
+    peers = [
+        aif360.average_odds_difference,
+        aif360.average_odds_error,
+        aif360.average_predictive_value_difference,
+    ]
+    for metric, theirs in zip(SIGNED, peers, strict=True):
+        ours = metric(y, p, sensitive_features=s, privileged=2, **kwargs)
+        assert ours == pytest.approx(theirs(series, p, prot_attr="s", priv_group=2, **kwargs))
+
+
+def test_average_odds_can_cancel_and_the_absolute_one_cannot():
+    y = np.tile([1, 1, 0, 0], 2)
+    p = np.array([0, 1, 1, 0, 1, 1, 0, 0])
+    s = np.repeat(["f", "m"], 4)
+    signed, absolute, _ = (metric(y, p, sensitive_features=s, privileged="m") for metric in SIGNED)
+    assert (signed, absolute) == (0.0, 0.5)
+    assert fairness.equalized_odds_difference(y, p, sensitive_features=s, agg="mean") == absolute
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=25, deadline=None)
+def test_signed_averages_turn_with_the_privileged_of_two_groups(seed):
+    y, p, s, _ = sample(n=60, n_groups=2, seed=seed)
+    y[:4], p[:4], s[:8] = [0, 0, 1, 1], [0, 1, 0, 1], [0, 0, 0, 0, 1, 1, 1, 1]
+    y[4:8], p[4:8] = y[:4], p[:4]
+    for metric in SIGNED:
+        one, other = (metric(y, p, sensitive_features=s, privileged=g) for g in (0, 1))
+        sign = 1 if metric is fairness.average_abs_odds_difference else -1
+        assert one == pytest.approx(sign * other)
+        assert -1 <= one <= 1
+
+
+def test_signed_averages_without_a_rate_are_nan_and_an_unknown_group_is_refused():
+    y, p, s, _ = sample()
+    for metric in SIGNED:
+        with pytest.raises(ValueError, match="privileged must be one of the groups"):
+            metric(y, p, sensitive_features=s, privileged="m")
+        with pytest.raises(TypeError):
+            metric(y, p, s, privileged=0)
+    with pytest.warns(SmallGroupWarning, match="true_positive_rate.*are undefined"):
+        value = fairness.average_odds_difference(
+            np.where(s == 0, 0, y), p, sensitive_features=s, privileged=0
+        )
+    assert np.isnan(value)
 
 
 @pytest.mark.peers

@@ -1,7 +1,7 @@
 """Disparities between groups, with fairlearn's names, arguments and signs (unsigned).
 
 A group in which a rate is undefined (no positives for a true positive rate) is left out with a
-``SmallGroupWarning``. For intervals, and signed differences, see ``group_metrics``.
+``SmallGroupWarning``. For intervals, and signed differences of any rate, see ``group_metrics``.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ def _disparity(
     return value
 
 
-def _derived(rate: str, kind: Literal["difference", "ratio"], name: str) -> Callable[..., float]:
+def _derived(rate: str, name: str) -> Callable[..., float]:
+    kind = name.rpartition("_")[2]
     aggregate = largest_difference if kind == "difference" else smallest_ratio
 
     def disparity(
@@ -111,13 +112,12 @@ def _derived(rate: str, kind: Literal["difference", "ratio"], name: str) -> Call
         )
 
     words = rate.replace("_", " ")
-    meaning, bound = (
-        (f"largest difference of the {words} between groups", "0 is parity")
-        if kind == "difference"
-        else (f"smallest ratio of the {words} between groups", "1 is parity")
-    )
+    parity = 0.0 if kind == "difference" else 1.0
+    extreme = "largest" if kind == "difference" else "smallest"
     disparity.__name__ = disparity.__qualname__ = name
-    disparity.__doc__ = f"""Return the {meaning}, in [0, 1]; {bound}.
+    disparity.__doc__ = f"""Return the {extreme} {kind} of the {words} between groups, in [0, 1].
+
+    {parity:g} is parity.
 
     Parameters
     ----------
@@ -136,38 +136,57 @@ def _derived(rate: str, kind: Literal["difference", "ratio"], name: str) -> Call
     -------
     float
         Unsigned; NaN, with a ``SmallGroupWarning``, if fewer than two groups have the rate.
+
+    References
+    ----------
+    Hardt et al. (2016), Equality of opportunity in supervised learning, arXiv:1610.02413.
+    Verma and Rubin (2018), Fairness definitions explained, section 3.
+
+    Examples
+    --------
+    Groups of the same rows are at parity:
+
+    >>> y, decided, sex = [1, 1, 0, 0] * 2, [1, 0, 1, 0] * 2, ["f"] * 4 + ["m"] * 4
+    >>> {name}(y, decided, sensitive_features=sex)
+    {parity}
     """
     return disparity
 
 
-demographic_parity_difference = _derived(
-    "selection_rate", "difference", "demographic_parity_difference"
+demographic_parity_difference = _derived("selection_rate", "demographic_parity_difference")
+demographic_parity_ratio = _derived("selection_rate", "demographic_parity_ratio")
+equal_opportunity_difference = _derived("true_positive_rate", "equal_opportunity_difference")
+equal_opportunity_ratio = _derived("true_positive_rate", "equal_opportunity_ratio")
+predictive_parity_difference = _derived("precision", "predictive_parity_difference")
+predictive_parity_ratio = _derived("precision", "predictive_parity_ratio")
+selection_rate_difference = _derived("selection_rate", "selection_rate_difference")
+selection_rate_ratio = _derived("selection_rate", "selection_rate_ratio")
+true_positive_rate_difference = _derived("true_positive_rate", "true_positive_rate_difference")
+true_positive_rate_ratio = _derived("true_positive_rate", "true_positive_rate_ratio")
+true_negative_rate_difference = _derived("true_negative_rate", "true_negative_rate_difference")
+true_negative_rate_ratio = _derived("true_negative_rate", "true_negative_rate_ratio")
+false_positive_rate_difference = _derived("false_positive_rate", "false_positive_rate_difference")
+false_positive_rate_ratio = _derived("false_positive_rate", "false_positive_rate_ratio")
+false_negative_rate_difference = _derived("false_negative_rate", "false_negative_rate_difference")
+false_negative_rate_ratio = _derived("false_negative_rate", "false_negative_rate_ratio")
+precision_difference = _derived("precision", "precision_difference")
+precision_ratio = _derived("precision", "precision_ratio")
+false_discovery_rate_difference = _derived(
+    "false_discovery_rate", "false_discovery_rate_difference"
 )
-demographic_parity_ratio = _derived("selection_rate", "ratio", "demographic_parity_ratio")
-equal_opportunity_difference = _derived(
-    "true_positive_rate", "difference", "equal_opportunity_difference"
+false_discovery_rate_ratio = _derived("false_discovery_rate", "false_discovery_rate_ratio")
+negative_predictive_value_difference = _derived(
+    "negative_predictive_value", "negative_predictive_value_difference"
 )
-equal_opportunity_ratio = _derived("true_positive_rate", "ratio", "equal_opportunity_ratio")
-selection_rate_difference = _derived("selection_rate", "difference", "selection_rate_difference")
-selection_rate_ratio = _derived("selection_rate", "ratio", "selection_rate_ratio")
-true_positive_rate_difference = _derived(
-    "true_positive_rate", "difference", "true_positive_rate_difference"
+negative_predictive_value_ratio = _derived(
+    "negative_predictive_value", "negative_predictive_value_ratio"
 )
-true_positive_rate_ratio = _derived("true_positive_rate", "ratio", "true_positive_rate_ratio")
-true_negative_rate_difference = _derived(
-    "true_negative_rate", "difference", "true_negative_rate_difference"
-)
-true_negative_rate_ratio = _derived("true_negative_rate", "ratio", "true_negative_rate_ratio")
-false_positive_rate_difference = _derived(
-    "false_positive_rate", "difference", "false_positive_rate_difference"
-)
-false_positive_rate_ratio = _derived("false_positive_rate", "ratio", "false_positive_rate_ratio")
-false_negative_rate_difference = _derived(
-    "false_negative_rate", "difference", "false_negative_rate_difference"
-)
-false_negative_rate_ratio = _derived("false_negative_rate", "ratio", "false_negative_rate_ratio")
-accuracy_score_difference = _derived("accuracy", "difference", "accuracy_score_difference")
-accuracy_score_ratio = _derived("accuracy", "ratio", "accuracy_score_ratio")
+false_omission_rate_difference = _derived("false_omission_rate", "false_omission_rate_difference")
+false_omission_rate_ratio = _derived("false_omission_rate", "false_omission_rate_ratio")
+accuracy_score_difference = _derived("accuracy", "accuracy_score_difference")
+accuracy_score_ratio = _derived("accuracy", "accuracy_score_ratio")
+zero_one_loss_difference = _derived("zero_one_loss", "zero_one_loss_difference")
+zero_one_loss_ratio = _derived("zero_one_loss", "zero_one_loss_ratio")
 
 
 def equalized_odds_difference(
@@ -201,6 +220,10 @@ def equalized_odds_difference(
     -------
     float
         Unsigned, in [0, 1]; NaN, with a warning, if a rate exists in fewer than two groups.
+
+    References
+    ----------
+    Hardt et al. (2016), Equality of opportunity in supervised learning, arXiv:1610.02413.
 
     Examples
     --------
@@ -253,6 +276,17 @@ def equalized_odds_ratio(
     -------
     float
         Unsigned, in [0, 1]; NaN, with a warning, if a rate exists in fewer than two groups.
+
+    References
+    ----------
+    Hardt et al. (2016), Equality of opportunity in supervised learning, arXiv:1610.02413.
+
+    Examples
+    --------
+    >>> equalized_odds_ratio(
+    ...     [1, 1, 0, 0, 1, 1, 0, 0], [1, 0, 1, 0, 1, 1, 1, 0], sensitive_features=list("aaaabbbb")
+    ... )
+    0.5
     """
     rest = (sensitive_features, method, sample_weight, agg, pos_label)
     both = _odds(smallest_ratio, y_true, y_pred, *rest)
