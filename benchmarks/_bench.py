@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -182,6 +183,11 @@ def plain(results: list[dict]) -> list[dict]:
     return [{k: v for k, v in r.items() if k != "scores"} for r in results]
 
 
+def without_folders(text: str) -> str:
+    """The text with paths, as of a peer's traceback, cut to what is the same on every machine."""
+    return re.sub(r"/(?:[^/\s\"'\\]+/)+(?=(?:site-packages|benchmarks)/)", "", text)
+
+
 def run_sections(
     sections: dict[str, Callable[[bool], Section]], description: str, out: Path
 ) -> None:
@@ -212,7 +218,7 @@ def run_sections(
             record = json.loads(options.out.read_text()) if options.out.exists() else {}
             found = {"machine": machine(), "targets": targets, **recorded}
             record.setdefault("sections", {})[name] = found
-            options.out.write_text(json.dumps(record, indent=1) + "\n")
+            options.out.write_text(without_folders(json.dumps(record, indent=1)) + "\n")
             options.out.with_suffix(".md").write_text(table(record))
         print(f"  {time.time() - start:.0f} s", file=sys.stderr, flush=True)
     show_targets(every)

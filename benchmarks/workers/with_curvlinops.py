@@ -84,7 +84,7 @@ def ekfac(task: dict, fisher: str) -> tuple:
     supported = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     parameters = [parameter for module in supported for parameter in module.parameters()]
     if len(parameters) < len(list(model.parameters())):
-        raise NotImplementedError("K-FAC of curvlinops covers Linear and Conv2d alone")
+        raise TypeError("K-FAC of curvlinops covers Linear and Conv2d alone")
     factors = EKFACLinearOperator(
         model, nn.CrossEntropyLoss(), parameters, batches(task), fisher_type=fisher,
         separate_weight_and_bias=False, check_deterministic=False,
