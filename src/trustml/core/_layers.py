@@ -294,11 +294,7 @@ _KINDS: list[tuple[Any, Callable[[Any], bool], Callable[[Call], dict[str, Term]]
     (nn.Linear, _is_torchs, _linear),
     (_CONVOLUTIONS, _is_torchs, _convolution),
     (_TRANSPOSED, _is_torchs, _transposed_convolution),
-    (
-        nn.Embedding,
-        lambda e: _is_torchs(e) and e.max_norm is None and not e.scale_grad_by_freq,
-        _embedding,
-    ),
+    (nn.Embedding, _is_constant, _embedding),
     (nn.LayerNorm, _is_torchs, _layer_norm),
     (nn.RMSNorm, _is_torchs, _rms_norm),
     (nn.GroupNorm, _is_torchs, _group_norm),
