@@ -13,3 +13,19 @@ class StoreMismatchError(ValueError):
 
 class DoesNotFitError(MemoryError):
     """What was asked for is larger than the free memory; the message names a way that fits."""
+
+
+class FairnessError(AssertionError):
+    """Groups differ by more than was allowed; ``verdict`` says which and by how much."""
+
+    def __init__(self, message: str, verdict: object = None) -> None:
+        super().__init__(message)
+        self.verdict = verdict
+
+
+class NotEnoughDataError(AssertionError):
+    """The rows decide neither for nor against; ``verdict`` says how many would."""
+
+    def __init__(self, message: str, verdict: object = None) -> None:
+        super().__init__(message)
+        self.verdict = verdict

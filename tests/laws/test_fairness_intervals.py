@@ -10,6 +10,7 @@ from scipy.stats import binom
 
 from trustml.fairness import gap_test, group_metrics, minimum_detectable_gap
 from trustml.fairness._confidence import Sample, contrast_interval
+from trustml.fairness._gap_bounds import _apart, _limits, gaps, levels
 
 CHANCE = 5e-5  # of each end
 
@@ -79,3 +80,72 @@ def test_the_minimum_detectable_gap_is_detected_with_its_power():
         low, _ = interval(rng, 1000, [0.7, 0.3], rates)
         hits += low > 0
     assert between(hits, repetitions, 0.77, 0.83), hits / repetitions
+
+
+def verdicts(rng, shares, rates, n, bound, alpha):
+    """What is decided of several rates (metric, group) whose largest gap is given."""
+    s = rng.choice(len(shares), n, p=shares)
+    part, rows = rng.integers(0, len(rates), n), Sample(s, len(shares), {}, {})
+    for j, of_group in enumerate(np.asarray(rates)):
+        # Every metric counts rows of its own, as true and false positive rates do.
+        counts = part == j
+        rows.rates[str(j)] = (rng.random(n) < of_group[s]) & counts, counts
+    found = [g for m in rows.rates for g in gaps(rows, m, alpha, family=len(rates))]
+    return max(g.high for g in found) <= bound, max(g.low for g in found) > bound
+
+
+@pytest.mark.parametrize(
+    ("shares", "rates", "n"),
+    [
+        ([0.5, 0.5], [[0.3, 0.4]], 1200),
+        ([0.9, 0.1], [[0.05, 0.15]], 1500),
+        ([0.4, 0.3, 0.2, 0.1], [[0.3, 0.3, 0.3, 0.4]], 3000),
+        ([0.3, 0.3, 0.4], [[0.8, 0.8, 0.9], [0.2, 0.2, 0.2]], 3000),
+        ([0.3, 0.3, 0.4], [[0.8, 0.8, 0.9], [0.1, 0.2, 0.2]], 3000),
+    ],
+)
+def test_neither_pass_nor_fail_is_said_wrongly_more_often_than_alpha(shares, rates, n):
+    """The true gap is the bound: the worst case of both errors."""
+    rng, repetitions, alpha, bound = np.random.default_rng(n), 1200, 0.1, 0.1
+    passed, failed = np.sum(
+        [verdicts(rng, shares, rates, n, bound, alpha) for _ in range(repetitions)], axis=0
+    )
+    # By enumeration an end errs in at most 5.4 % at a nominal 5 %; hence the slack.
+    assert between(passed, repetitions, 0.0, 1.05 * alpha), passed / repetitions
+    assert between(failed, repetitions, 0.0, 1.05 * alpha), failed / repetitions
+
+
+@pytest.mark.parametrize(("n", "m"), [(20, 20), (25, 120), (100, 100), (40, 400)])
+def test_errors_of_two_groups_by_enumeration(n, m):
+    """Every outcome of two groups, weighted by its probability: no simulation error."""
+    alpha, worst = 0.05, np.zeros(2)
+    ends = np.empty((n + 1, m + 1, 2))
+    first, other = [[_limits(k, size, 1 - 2 * alpha) for k in range(size + 1)] for size in (n, m)]
+    for x in range(n + 1):
+        for y in range(m + 1):
+            ends[x, y] = _apart(first[x], other[y])
+    high = np.maximum(ends[..., 1], -ends[..., 0])
+    for bound in (0.05, 0.1, 0.2):
+        for p in np.arange(0, 1 - bound + 1e-9, 0.05):
+            weight = np.outer(
+                binom.pmf(np.arange(n + 1), n, p), binom.pmf(np.arange(m + 1), m, p + bound)
+            )
+            worst = np.maximum(
+                worst, [weight[high <= bound].sum(), weight[-ends[..., 1] > bound].sum()]
+            )
+    assert (worst <= 1.1 * alpha).all(), worst
+    assert worst.max() > 0.5 * alpha  # not for never deciding
+
+
+def test_the_worst_group_is_judged_over_all_groups():
+    rng, repetitions, alpha, bound = np.random.default_rng(7), 1200, 0.1, 0.2
+    wrong = np.zeros(2)
+    for _ in range(repetitions):
+        s = rng.choice(4, 800)
+        rows = Sample(s, 4, {"error": (rng.random(800) < bound, np.full(800, True))}, {})
+        found = levels(rows, "error", alpha)
+        # In all groups the rate is the bound: passing needs all of them, failing one.
+        wrong += max(g.high for g in found) <= bound, max(g.low for g in found) > bound
+    assert between(wrong[0], repetitions, 0.0, alpha)
+    assert between(wrong[1], repetitions, 0.0, alpha)
+    assert wrong[1] > 0.2 * alpha * repetitions

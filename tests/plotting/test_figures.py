@@ -35,6 +35,7 @@ CALLS = {
     "inspection_curve": ([1, 2, 2, 2, 3],),
     "correlations": ([0.2, 0.6, 0.7], 0.4, 0.6),
     "group_metrics": (["tpr", "fpr"], ["f", "m"], [[0.5, 0.1], [0.7, np.nan]]),
+    "frontier": (["plain $", "fair", "failed"], [0.2, 0.1, np.nan], [0.8, 0.7, np.nan]),
     "coverage_over_time": ([True, False, True, True],),
     "martingale_path": ([0.0, -1.0, 5.0, np.inf],),
     "set_sizes": ({"a $": np.eye(3, dtype=bool), "b": np.ones((2, 3), dtype=bool)},),
@@ -43,6 +44,7 @@ CALLS = {
 NAMED = {"coverage_by_group": {"target": 0.9}, "correlations": {"ceiling": 0.9}}
 NAMED |= {
     "coverage_over_time": {"target": 0.9, "window": 2},
+    "frontier": {"gap_ends": [[0.1, 0.3], [0.0, 0.2], [np.nan] * 2], "best": [True, True, False]},
     "martingale_path": {"alpha": 0.01, "alarm": 2},
 }
 

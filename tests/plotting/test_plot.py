@@ -61,6 +61,7 @@ def results():
         groups,
         fairness.gap_test(groups, n_permutations=19, random_state=0),
         fairness.bootstrap_groups(groups, 20, random_state=0),
+        fairness.fairness_verdict(y1, model.predict(X1), sensitive_features=sex[60:110]),
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

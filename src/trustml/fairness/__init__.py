@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trustml.fairness._assert_fair import assert_fair, fairness_verdict
 from trustml.fairness._bootstrap import GroupReplicates, bootstrap_groups
 from trustml.fairness._bootstrap_bias import corrected_gap
 from trustml.fairness._correlation_remover import CorrelationRemover
@@ -25,6 +26,7 @@ from trustml.fairness._signed import (
     average_odds_difference,
     average_predictive_value_difference,
 )
+from trustml.fairness._verdict import FairnessVerdict
 from trustml.fairness.metrics import (
     accuracy_score_difference,
     accuracy_score_ratio,
@@ -62,6 +64,7 @@ __all__ = [
     "CorrelationRemover",
     "DisparateImpactRemover",
     "FairInfluence",
+    "FairnessVerdict",
     "GapTest",
     "GroupMetrics",
     "GroupReplicates",
@@ -69,6 +72,7 @@ __all__ = [
     "Reweighing",
     "accuracy_score_difference",
     "accuracy_score_ratio",
+    "assert_fair",
     "average_abs_odds_difference",
     "average_odds_difference",
     "average_predictive_value_difference",
@@ -81,6 +85,7 @@ __all__ = [
     "equal_opportunity_ratio",
     "equalized_odds_difference",
     "equalized_odds_ratio",
+    "fairness_verdict",
     "false_discovery_rate_difference",
     "false_discovery_rate_ratio",
     "false_negative_rate",

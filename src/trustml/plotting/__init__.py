@@ -10,6 +10,7 @@ from __future__ import annotations
 from trustml.plotting._attributions import attribution_bars, attribution_images, image_grid
 from trustml.plotting._calibration import reliability_diagram
 from trustml.plotting._dispatch import plot
+from trustml.plotting._fairness import frontier
 from trustml.plotting._influence import correlations, inspection_curve, removal_curves
 from trustml.plotting._intervals import coverage_by_group, group_metrics, intervals
 from trustml.plotting._robustness import robustness_curve
@@ -26,6 +27,7 @@ __all__ = [
     "coverage_by_group",
     "coverage_over_time",
     "detached",
+    "frontier",
     "group_metrics",
     "image_grid",
     "inspection_curve",

@@ -1,0 +1,119 @@
+"""Gaps between groups beside what is allowed, and what a smaller gap costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trustml.fairness import FairnessVerdict
+from trustml.plotting._dispatch import plot
+from trustml.plotting._intervals import intervals
+from trustml.plotting._style import (
+    BLUE,
+    INK,
+    MUTED,
+    RED,
+    axes,
+    error_bars,
+    label,
+    legend,
+    plain,
+    same_length,
+    vector,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def frontier(
+    names: Sequence[str],
+    gap: Any,
+    accuracy: Any,
+    *,
+    gap_ends: Any = None,
+    accuracy_ends: Any = None,
+    best: Any = None,
+    x: str = "gap between groups",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw what each method gains in fairness and pays in accuracy.
+
+    Parameters
+    ----------
+    names : sequence of str, length n
+        Written beside the points.
+    gap, accuracy : array of shape (n,)
+        Points; NaN is left out.
+    gap_ends, accuracy_ends : array of shape (n, 2) or None
+        Intervals, drawn as error bars.
+    best : bool array of shape (n,) or None
+        Points that none other beats in both, joined by a line.
+    x : str
+        Axis label.
+    ax : Axes or None
+        Where to draw; None makes a figure.
+
+    Returns
+    -------
+    Axes
+
+    Examples
+    --------
+    >>> ax = frontier(["plain", "fair"], [0.2, 0.05], [0.8, 0.78], best=[True, True])
+    >>> [text.get_text() for text in ax.texts]
+    ['plain', 'fair']
+    """
+    across, up = vector(gap, "gap"), vector(accuracy, "accuracy")
+    n = same_length(names=names, gap=across, accuracy=up)
+    front = np.zeros(n, dtype=bool) if best is None else np.asarray(best, dtype=bool)
+    bars = [
+        None if ends is None else error_bars(at, *np.asarray(ends, dtype=np.float64).T)
+        for at, ends in ((across, gap_ends), (up, accuracy_ends))
+    ]
+    ax = axes(ax, 5.6, 4.0)
+    for kind, colour, text in ((front, BLUE, "on the frontier"), (~front, MUTED, "others")):
+        if not kind.any():
+            continue
+        xerr, yerr = (None if bar is None else bar[:, kind] for bar in bars)
+        ax.errorbar(
+            across[kind],
+            up[kind],
+            xerr=xerr,
+            yerr=yerr,
+            fmt="o",
+            color=colour,
+            markersize=5.5,
+            elinewidth=1.3,
+            capsize=2.5,
+            label=text,
+        )
+    order = np.argsort(across[front], kind="stable")
+    ax.plot(across[front][order], up[front][order], color=BLUE, linewidth=1.1)
+    for name, at, height in zip(names, across, up, strict=True):
+        if np.isfinite(at) and np.isfinite(height):
+            ax.annotate(
+                plain(name), (at, height), (5, 4), textcoords="offset points", size=8, color=INK
+            )
+    label(ax, x, "accuracy")
+    legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    return ax
+
+
+@plot.register(FairnessVerdict)
+def _(result: FairnessVerdict, ax: Axes | None = None) -> Axes:
+    columns = result.gaps
+    names = [
+        f"{metric.replace('_', ' ')}: {higher}" + (f" above {lower}" if higher != lower else "")
+        for metric, higher, lower in zip(
+            columns["metric"], columns["higher"], columns["lower"], strict=True
+        )
+    ]
+    ends = (np.where(np.isfinite(columns[end]), columns[end], np.nan) for end in ("low", "high"))
+    x = f"{'error rate' if result.criterion == 'worst_group' else 'gap'}: {result.verdict}"
+    ax = intervals(names, columns["gap"], *ends, x=x, ax=ax)
+    ax.axvline(result.bound, color=RED, linewidth=1.4, linestyle=(0, (4, 3)), label="allowed")
+    legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return ax
