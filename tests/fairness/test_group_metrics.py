@@ -60,8 +60,11 @@ def test_arrays_answer_to_names_and_survive_pickling():
 def test_prints_name_groups_and_metrics():
     y, p, s, _ = sample()
     g = group_metrics(y, p, sensitive_features={"sex": np.array(["f", "m"])[s]})
-    lines = repr(g).splitlines()
-    assert lines[0].startswith("GroupMetrics of 400 rows by sex")
+    title, parity, odds, *lines = repr(g).splitlines()
+    assert title.startswith("GroupMetrics of 400 rows by sex")
+    assert parity.startswith(f"demographic parity difference {g.difference()[0]:.4g}: ")
+    assert odds.startswith(f"equalized odds difference {max(g.difference()[1:3]):.4g}: ")
+    lines = ["", *lines]
     assert lines[1].split() == ["sex", "count", *NAMES]
     first = [line.split()[0] for line in lines[2:]]
     assert first == ["f", "m", "overall", "difference", "ratio"]
@@ -229,7 +232,12 @@ BAD = {
     "short score": ({"y_score": SCORE[1:]}, ValueError, "y_score must have shape"),
     "nan score": ({"y_score": SCORE * np.nan}, ValueError, "NaN"),
     "text score": ({"y_score": np.array(["a"] * len(Y))}, TypeError, "numbers"),
-    "classes": ({"metrics": "selection_rate", "y_true": Y + S}, ValueError, "pos_label"),
+    "two words": (
+        {"metrics": "selection_rate", "y_true": np.array(["n", "y"])[Y], "y_pred": ["y"] * len(Y)},
+        ValueError,
+        "pos_label",
+    ),
+    "no probability": ({"metrics": "log_loss", "y_score": 2 * SCORE}, ValueError, "from .* to"),
     "score of classes": (
         {"metrics": "roc_auc", "y_true": Y + S, "y_score": SCORE}, ValueError, "binary",
     ),
@@ -240,9 +248,9 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_names_the_fix(case):
     kwargs, error, message = BAD[case]
-    y = kwargs.pop("y_true", Y) if "y_true" in kwargs else Y
+    given = {"y_true": Y, "y_pred": P} | kwargs
     with pytest.raises(error, match=message):
-        group_metrics(y, P, sensitive_features=S, **kwargs)
+        group_metrics(**given, sensitive_features=S)
 
 
 def test_bad_options_of_the_result():

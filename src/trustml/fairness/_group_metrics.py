@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,15 +12,18 @@ import numpy as np
 from trustml.core.random import RandomState
 from trustml.core.results import Result
 from trustml.core.validation import check_choice
-from trustml.fairness._confidence import OfRows, Sample, contrast_interval, value_interval
-from trustml.fairness._groups import as_groups
+from trustml.fairness._confidence import Sample, contrast_interval, value_interval
+from trustml.fairness._groups import Groups, as_groups
+from trustml.fairness._in_words import contrast, parity_in_words
+from trustml.fairness._metric_names import METRIC_NAMES, Chosen, choose
 from trustml.fairness._named_array import NamedArray
-from trustml.fairness._rates import RATES, Decisions, as_decisions, rate_masks
-from trustml.fairness._row_metrics import NUMBER_METRICS, SCORE_METRICS, as_score
+from trustml.fairness._rates import Decisions, as_decisions
+from trustml.fairness._row_metrics import as_score
+from trustml.fairness._worst import Worst, worst_groups
 from trustml.fairness.metrics import largest_difference, smallest_ratio
 from trustml.warnings import SmallGroupWarning
 
-METRIC_NAMES = (*RATES, *SCORE_METRICS, *NUMBER_METRICS)
+__all__ = ["METRIC_NAMES", "GroupMetrics", "assemble", "group_metrics"]
 
 _METHODS = ("between_groups", "to_overall")
 _CONTRASTS = ("difference", "ratio", "by_group", "overall")
@@ -60,6 +63,7 @@ class GroupMetrics(Result):
     random_state: RandomState
     _sample: Sample = field(repr=False)
     _reference: int = field(repr=False)
+    _decisions: Decisions | None = field(default=None, repr=False)
 
     def difference(self, method: str = "between_groups") -> np.ndarray:
         """Return the largest difference of each metric between groups, unsigned.
@@ -90,6 +94,63 @@ class GroupMetrics(Result):
             NaN if fewer than two groups have the metric, or it is 0 in all.
         """
         return self._aggregate(smallest_ratio, method)
+
+    def signed_difference(self) -> NamedArray:
+        """Return each other group minus the privileged one, metric by metric.
+
+        With ``privileged=None`` the first of the sorted groups takes its place.
+
+        Returns
+        -------
+        NamedArray of shape (k - 1, m)
+            In the metric's unit; one row a group, answering to its name, and ``direction`` says
+            the sign in words. NaN where a metric is undefined in either group.
+        """
+        values = np.asarray(self.by_group)
+        reference = self._reference
+        others = tuple(g for j, g in enumerate(self.groups) if j != reference)
+        minus = f"{others[0] if len(others) == 1 else 'each group'} minus {self.groups[reference]}"
+        apart = np.delete(values - values[reference], reference, axis=0)
+        return NamedArray(apart, self.metrics, others, direction=minus)
+
+    def worst(self, higher_is_better: Mapping[str, bool] | None = None) -> dict[str, Worst]:
+        """Return the group that fares worst by each metric.
+
+        Rates and scores are read as what is good for the people decided on: a low selection rate
+        is worse than a high one, a high false positive rate worse than a low one.
+
+        Parameters
+        ----------
+        higher_is_better : dict of str to bool or None
+            Overrides the reading of metrics by name, for instance where being selected is no
+            favour. A callable that is not named here is judged by its distance to ``overall``.
+
+        Returns
+        -------
+        dict of str to Worst
+            ``worst()["accuracy"].group`` is a group, beside its ``value``, that ``overall``, and
+            the ``reading`` that made it the worst. A ``ValueError`` says which name is no metric.
+        """
+        by_group, overall = np.asarray(self.by_group), np.asarray(self.overall)
+        return worst_groups(self.metrics, self.groups, by_group, overall, higher_is_better)
+
+    def in_words(self) -> tuple[str, ...]:
+        """Return which group is below which, as sentences.
+
+        Returns
+        -------
+        tuple of str
+            For decisions first demographic parity and equalized odds, which are only shown
+            together, whichever metrics were asked for; then each metric.
+        """
+        sentences = [*self._parity()]
+        for name, values in zip(self.metrics, np.asarray(self.by_group).T, strict=True):
+            words = name.replace("_", " ")
+            if np.isfinite(values).any():
+                sentences.append(contrast(words, values, self.groups))
+            else:
+                sentences.append(f"{words} undefined in every group")
+        return tuple(sentences)
 
     def ci(self, level: float = 0.95, of: str = "difference") -> np.ndarray:
         """Return confidence intervals; the fairness of the model is in here, not in the points.
@@ -155,10 +216,15 @@ class GroupMetrics(Result):
         columns = np.asarray(self.by_group).T
         return labels | {"count": self.counts} | dict(zip(self.metrics, columns, strict=True))
 
+    def _parity(self) -> tuple[str, ...]:
+        groups = Groups(self._sample.codes, self.groups, self.sensitive_names)
+        return parity_in_words(self._decisions, groups)
+
     def _title(self) -> str:
         """Return what was compared; the intervals are one call away."""
         by = " x ".join(self.sensitive_names)
-        return f"GroupMetrics of {self.counts.sum()} rows by {by}; intervals: .ci()"
+        first = f"GroupMetrics of {self.counts.sum()} rows by {by}; intervals: .ci()"
+        return "\n".join([first, *self._parity()])
 
     def _shown(self) -> dict[str, Any]:
         """Add the rows that one looks for below those of the groups."""
@@ -194,13 +260,17 @@ def group_metrics(
     sensitive_features : array of shape (n,) or (n, k), frame, series or dict of columns
         Group membership; several columns give their intersections.
     y_score : array of shape (n,) or (n, 2), optional
-        Probability of the favourable class: for "mean_score", "brier_score", "roc_auc" and
-        "calibration_in_the_large" (mean score minus the share of positives).
+        Probability of the favourable class: for "mean_score", "brier_score", "log_loss", "roc_auc",
+        "calibration_in_the_large" (mean score minus the share of positives), "calibration_error"
+        (expected, in ten bins of equal mass within the group), "debiased_calibration_error",
+        "balance_positive_class" and "balance_negative_class" (mean score of that class).
     metrics : list of names and callables, dict name -> callable, or None
         A callable takes (y_true, y_pred) of some rows. None chooses by the labels: selection, true
         and false positive rate and accuracy for binary ones (with ``pos_label``, if they are no
         numbers), accuracy for classes, mean prediction and errors for numbers. An unknown
-        name raises, and lists the known ones.
+        name raises, and lists the known ones. A rate of more than two classes becomes one for each
+        class against the rest, ``"true_positive_rate[cat]"``; "macro_true_positive_rate" is their
+        mean and "worst_class_true_positive_rate" the worst of them.
     privileged : object, optional
         The group that signed intervals are relative to; None: the first of the sorted groups.
     random_state : int, Generator or None
@@ -221,6 +291,8 @@ def group_metrics(
     References
     ----------
     Bird et al. (2020), Fairlearn: a toolkit for assessing and improving fairness in AI.
+    Kleinberg, Mullainathan and Raghavan (2017), Inherent trade-offs in the fair determination of
+    risk scores, arXiv:1609.05807 (calibration and balance).
 
     Examples
     --------
@@ -233,21 +305,33 @@ def group_metrics(
     0.0
     >>> bool(g.ci()[0, 0] < 0 < g.ci()[0, 1])
     True
+    >>> g.signed_difference().direction
+    'm minus f'
     """
     decisions = as_decisions(y_true, y_pred, pos_label)
     n = len(decisions.y_true)
     groups = as_groups(sensitive_features, n)
-    reference = 0 if privileged is None else groups.index(privileged)
+    if privileged is not None:
+        groups.index(privileged)
     score = None if y_score is None else as_score(y_score, n)
-    chosen = _choose(metrics, decisions, score)
-    rates = {k: rate_masks(rate, decisions) for k, rate in chosen.items() if isinstance(rate, str)}
-    others = {k: made for k, made in chosen.items() if not isinstance(made, str)}
-    sample = Sample(groups.codes, len(groups.labels), rates, others)
-    names = tuple(chosen)
+    chosen = choose(metrics, decisions, score)
+    return assemble(groups, chosen, privileged, random_state, decisions)
+
+
+def assemble(
+    groups: Groups,
+    chosen: Chosen,
+    privileged: Any,
+    random_state: RandomState,
+    decisions: Decisions | None,
+) -> GroupMetrics:
+    """Compute the chosen metrics in every group, and warn of what is small or undefined."""
+    sample = Sample(groups.codes, len(groups.labels), chosen.rates, chosen.others)
+    names = chosen.names
     by_group = np.array(
         [[sample.value(name, g) for name in names] for g in range(len(groups.labels))]
     )
-    groups.warn_if_small(stacklevel=2)
+    groups.warn_if_small(stacklevel=3)
     _warn_if_undefined(by_group, names, groups.labels)
     return GroupMetrics(
         metrics=names,
@@ -259,69 +343,9 @@ def group_metrics(
         privileged=privileged,
         random_state=random_state,
         _sample=sample,
-        _reference=reference,
+        _reference=0 if privileged is None else groups.index(privileged),
+        _decisions=decisions,
     )
-
-
-def _choose(
-    metrics: Any, decisions: Decisions, score: np.ndarray | None
-) -> dict[str, Callable[[np.ndarray], float] | str]:
-    """Name -> function of row indices, or the name of a rate, which is counted."""
-    if metrics is None:
-        metrics = _defaults(decisions, score)
-    elif isinstance(metrics, str) or callable(metrics):
-        metrics = [metrics]
-    items: Iterable[tuple[str | None, Any]] = (
-        metrics.items() if isinstance(metrics, Mapping) else ((None, m) for m in metrics)
-    )
-    chosen: dict[str, Callable[[np.ndarray], float] | str] = {}
-    for given_name, metric in items:
-        name = given_name or (metric if isinstance(metric, str) else _name_of(metric, len(chosen)))
-        if name in chosen:
-            raise ValueError(f"metric {name!r} is given twice; pass a dict to name them apart")
-        chosen[name] = _function(metric, name, decisions, score)
-    if not chosen:
-        raise ValueError("metrics is empty; pass names or callables, or None for the default")
-    return chosen
-
-
-def _function(
-    metric: Any, name: str, decisions: Decisions, score: np.ndarray | None
-) -> Callable[[np.ndarray], float] | str:
-    if callable(metric):
-        return OfRows(name, metric, (decisions.y_true, decisions.y_pred))
-    if not isinstance(metric, str):
-        raise TypeError(f"a metric is a name or a callable (y_true, y_pred), got {metric!r}")
-    if metric in RATES:
-        return metric
-    if metric in SCORE_METRICS:
-        if score is None:
-            raise ValueError(f"metric {metric!r} needs y_score=")
-        true = decisions.true
-        if true is None:
-            raise ValueError(f"metric {metric!r} needs binary labels; pass pos_label=")
-        return OfRows(name, SCORE_METRICS[metric], (true, score))
-    if metric in NUMBER_METRICS:
-        columns = decisions.y_true, decisions.y_pred
-        if any(column.dtype.kind not in "biuf" for column in columns):
-            raise ValueError(f"metric {metric!r} needs numbers as y_true and y_pred")
-        return OfRows(name, NUMBER_METRICS[metric], tuple(c.astype(np.float64) for c in columns))
-    raise ValueError(f"metric {metric!r} is unknown; the names are {list(METRIC_NAMES)}")
-
-
-def _defaults(decisions: Decisions, score: np.ndarray | None) -> tuple[str, ...]:
-    if decisions.true is not None:
-        rates = ("selection_rate", "true_positive_rate", "false_positive_rate", "accuracy")
-        return rates if score is None else (*rates, "mean_score", "roc_auc")
-    both = np.concatenate([decisions.y_true, decisions.y_pred])
-    if both.dtype.kind == "f" and (both != np.round(both)).any():
-        return ("mean_prediction", "mean_error", "mean_absolute_error")
-    return ("accuracy",)
-
-
-def _name_of(metric: Callable[..., Any], position: int) -> str:
-    name = getattr(metric, "__name__", "<lambda>")
-    return f"metric_{position}" if name == "<lambda>" else name
 
 
 def _warn_if_undefined(values: np.ndarray, names: tuple[str, ...], labels: tuple[Any, ...]) -> None:
@@ -335,5 +359,5 @@ def _warn_if_undefined(values: np.ndarray, names: tuple[str, ...], labels: tuple
             f"metrics are undefined in groups that have no row that counts: {missing}; these "
             "groups are left out of differences and ratios",
             SmallGroupWarning,
-            stacklevel=3,
+            stacklevel=4,
         )

@@ -13,21 +13,27 @@ class NamedArray(np.ndarray):
     """A numpy array that can be indexed by the names of its last axis, or of its rows.
 
     ``values["selection_rate"]`` is a column, ``values["Female"]`` a row. Everything else is
-    numpy's; results of arithmetic and slices are without names.
+    numpy's; results of arithmetic and slices are without names. ``direction`` says in words how
+    differences are signed, None for anything else.
     """
 
     _names: tuple[Any, ...] | None
     _rows: tuple[Any, ...] | None
+    direction: str | None
 
     def __new__(
-        cls, values: Any, names: tuple[Any, ...], rows: tuple[Any, ...] | None = None
+        cls,
+        values: Any,
+        names: tuple[Any, ...],
+        rows: tuple[Any, ...] | None = None,
+        direction: str | None = None,
     ) -> Self:
         array = np.array(values, dtype=np.float64).view(cls)
-        array._names, array._rows = names, rows
+        array._names, array._rows, array.direction = names, rows, direction
         return array
 
     def __array_finalize__(self, source: Any) -> None:
-        self._names = self._rows = None
+        self._names = self._rows = self.direction = None
 
     def __getitem__(self, key: Any) -> Any:
         if not isinstance(key, str):
@@ -50,10 +56,11 @@ class NamedArray(np.ndarray):
         labels = np.array([str(row) for row in self._rows])
         columns = np.asarray(self).T
         named = {str(name): c for name, c in zip(self._names, columns, strict=True)}
-        return text_table({"": labels} | named, max_rows=len(self))
+        table = text_table({"": labels} | named, max_rows=len(self))
+        return f"{self.direction}\n{table}" if self.direction else table
 
     def __str__(self) -> str:
         return str(np.asarray(self)) if self._names is None else repr(self)
 
     def __reduce__(self) -> Any:
-        return NamedArray, (np.asarray(self), self._names, self._rows)
+        return NamedArray, (np.asarray(self), self._names, self._rows, self.direction)

@@ -30,6 +30,14 @@ class Decisions:
     true: np.ndarray | None
     decided: np.ndarray | None
 
+    @property
+    def are_numbers(self) -> bool:
+        """Whether these are measurements rather than labels: floats with fractions."""
+        both = self.y_true, self.y_pred
+        return self.true is None and any(
+            c.dtype.kind == "f" and bool((c != np.round(c)).any()) for c in both
+        )
+
 
 Mask = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -55,6 +63,7 @@ _ANY_LABEL: dict[str, Mask] = {
     "accuracy": lambda y, p: y == p,
     "zero_one_loss": lambda y, p: y != p,
 }
+BINARY_RATES = tuple(_BINARY)
 RATES = (*_BINARY, *_ANY_LABEL)
 
 
@@ -89,6 +98,12 @@ def as_decisions(y_true: Any, y_pred: Any, pos_label: Any = None) -> Decisions:
             f"pos_label {pos_label!r} is not among the labels {present[:10]} of y_true and y_pred"
         )
     return Decisions(true, pred, _equal(true, pos_label), _equal(pred, pos_label))
+
+
+def against_rest(decisions: Decisions, label: Any) -> Decisions:
+    """Return the same rows with one label as the favourable one."""
+    y, p = decisions.y_true, decisions.y_pred
+    return Decisions(y, p, _equal(y, label), _equal(p, label))
 
 
 def rate_masks(rate: str, decisions: Decisions) -> tuple[np.ndarray, np.ndarray]:

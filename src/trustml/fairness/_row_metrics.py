@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from trustml.core.validation import check_finite, to_numpy
+from trustml.fairness import _calibration
 
 # (positive rows as booleans, scores) -> value
 ScoreMetric = Callable[[np.ndarray, np.ndarray], float]
@@ -44,12 +45,25 @@ def mean_squared_error(true: np.ndarray, predicted: np.ndarray) -> float:
     return float(((predicted - true) ** 2).mean())
 
 
+def log_loss(true: np.ndarray, score: np.ndarray) -> float:
+    """Mean -log probability of the label; probabilities of 0 count as the smallest spacing."""
+    least = np.finfo(np.float64).eps
+    said = np.clip(np.where(true, score, 1 - score), least, 1 - least)
+    return float(-np.log(said).mean())
+
+
 SCORE_METRICS: dict[str, ScoreMetric] = {
     "mean_score": mean_score,
     "brier_score": mean_squared_error,
     "calibration_in_the_large": mean_error,
+    "calibration_error": _calibration.calibration_error,
+    "debiased_calibration_error": _calibration.debiased_calibration_error,
+    "balance_positive_class": _calibration.balance_positive_class,
+    "balance_negative_class": _calibration.balance_negative_class,
+    "log_loss": log_loss,
     "roc_auc": roc_auc,
 }
+PROBABILITY_METRICS = ("calibration_error", "debiased_calibration_error", "log_loss")
 
 # (true numbers, predicted numbers) -> value, in their unit or its square
 NUMBER_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
@@ -58,6 +72,15 @@ NUMBER_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "mean_absolute_error": mean_absolute_error,
     "mean_squared_error": mean_squared_error,
 }
+
+
+def check_probabilities(score: np.ndarray, metric: str) -> None:
+    """Refuse scores outside [0, 1]."""
+    if score.min() < 0 or score.max() > 1:
+        raise ValueError(
+            f"metric {metric!r} needs probabilities as y_score, got values from {score.min():g} to "
+            f"{score.max():g}"
+        )
 
 
 def as_score(y_score: Any, n: int) -> np.ndarray:

@@ -183,4 +183,5 @@ def _others_minus_privileged(
             SmallGroupWarning,
             stacklevel=3,
         )
-    return pairs[:, 0] - pairs[:, 1]
+    apart: np.ndarray = pairs[:, 0] - pairs[:, 1]
+    return apart
