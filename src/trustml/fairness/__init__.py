@@ -26,6 +26,7 @@ from trustml.fairness._signed import (
     average_odds_difference,
     average_predictive_value_difference,
 )
+from trustml.fairness._threshold_optimizer import ThresholdOptimizer
 from trustml.fairness._verdict import FairnessVerdict
 from trustml.fairness.metrics import (
     accuracy_score_difference,
@@ -70,6 +71,7 @@ __all__ = [
     "GroupReplicates",
     "Mitigation",
     "Reweighing",
+    "ThresholdOptimizer",
     "accuracy_score_difference",
     "accuracy_score_ratio",
     "assert_fair",

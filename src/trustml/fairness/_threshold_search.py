@@ -1,0 +1,110 @@
+"""The best threshold of each group, without chance, under a constraint: exact search."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trustml.fairness._roc_curves import Curve, gains
+
+_MOST = 1000  # thresholds a group that are tried under two constraints at once
+_ROUNDING = 1e-12
+
+
+class RangeMaximum:
+    """Answers "where between i and j is the largest value" at once, from maxima of runs of 2^k."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+        self.best = [np.arange(len(values))]
+        while 2 * (step := 2 ** (len(self.best) - 1)) <= len(values):
+            left, right = self.best[-1][:-step], self.best[-1][step:]
+            self.best.append(np.where(values[left] >= values[right], left, right))
+
+    def at(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """Return the position of the maximum of values[low:high], -1 where that is empty."""
+        found = np.full(len(low), -1)
+        length = high - low
+        level = np.zeros(len(low), dtype=np.int64)
+        level[length > 0] = np.log2(length[length > 0]).astype(np.int64)
+        for k in np.unique(level[length > 0]):
+            rows = np.flatnonzero((level == k) & (length > 0))
+            left, right = self.best[k][low[rows]], self.best[k][high[rows] - 2**k]
+            found[rows] = np.where(self.values[left] >= self.values[right], left, right)
+        return found
+
+
+def best_thresholds(
+    curves: list[Curve], rates: tuple[str, ...], objective: str, tolerance: float
+) -> list[int]:
+    """Return the position of each group's threshold.
+
+    Some group has the smallest value of a rate, and all others are then within ``tolerance``
+    above it: every such value is tried, and each group takes its best threshold in that window.
+    Under two constraints, groups of more than 1,000 thresholds offer 1,000 of them, evenly spaced
+    besides those on the hull.
+
+    Parameters
+    ----------
+    curves : list of Curve
+        One a group.
+    rates : tuple of str
+        One rate, or two that rise along each curve.
+    objective : str
+        Of ``OBJECTIVES``.
+    tolerance : float in [0, 1]
+        Allowed range of each rate over the groups.
+
+    Returns
+    -------
+    list of int
+        Deciding alike about all is always among what is compared.
+    """
+    gain = gains(curves, objective)
+    if len(rates) == 1:
+        order = [np.argsort(c.rate(rates[0]), kind="stable") for c in curves]
+        levels = [c.rate(rates[0])[o] for c, o in zip(curves, order, strict=True)]
+        tables = [RangeMaximum(v[o]) for v, o in zip(gain, order, strict=True)]
+        low, high = _windows(levels, np.unique(np.concatenate(levels)), tolerance)
+        _, places = _best(tables, low, high)
+        return [int(o[p]) for o, p in zip(order, places, strict=True)]
+    kept = [_thinned(c) for c in curves]
+    curves = [c.take(k) for c, k in zip(curves, kept, strict=True)]
+    tables = [RangeMaximum(v[k]) for v, k in zip(gain, kept, strict=True)]
+    first, second = ([c.rate(name) for c in curves] for name in rates)
+    starts = np.unique(np.concatenate(first))
+    best, chosen = -np.inf, [0] * len(curves)
+    for low1, high1 in zip(*_windows(first, starts, tolerance), strict=True):
+        if (low1 >= high1).any():
+            continue
+        inside = [s[a:b] for s, a, b in zip(second, low1, high1, strict=True)]
+        low2, high2 = _windows(second, np.unique(np.concatenate(inside)), tolerance)
+        value, places = _best(tables, np.maximum(low2, low1), np.minimum(high2, high1))
+        if value > best:
+            best, chosen = value, places
+    return [int(k[p]) for k, p in zip(kept, chosen, strict=True)]
+
+
+def _windows(
+    levels: list[np.ndarray], starts: np.ndarray, tolerance: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """First and past-last position (n_starts, n_groups) of the sorted levels in each window."""
+    low = [np.searchsorted(v, starts - _ROUNDING) for v in levels]
+    high = [np.searchsorted(v, starts + tolerance + _ROUNDING, side="right") for v in levels]
+    return np.stack(low, axis=1), np.stack(high, axis=1)
+
+
+def _best(tables: list[RangeMaximum], low: np.ndarray, high: np.ndarray) -> tuple[float, list[int]]:
+    """Largest sum of the groups' maxima over the windows, and where these are."""
+    places = np.stack([t.at(low[:, g], high[:, g]) for g, t in enumerate(tables)], axis=1)
+    sums = np.sum([t.values[places[:, g]] for g, t in enumerate(tables)], axis=0)
+    sums = np.where((places >= 0).all(axis=1), sums, -np.inf)
+    row = int(sums.argmax())
+    return float(sums[row]), [int(p) for p in places[row]]
+
+
+def _thinned(curve: Curve) -> np.ndarray:
+    k = len(curve.thresholds)
+    if k <= _MOST:
+        return np.arange(k)
+    spaced = np.linspace(0, k - 1, _MOST).astype(np.int64)
+    return np.union1d(spaced, curve.hull())
