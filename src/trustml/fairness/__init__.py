@@ -9,6 +9,13 @@ from trustml.fairness._correlation_remover import CorrelationRemover
 from trustml.fairness._disparate_impact import DisparateImpactRemover
 from trustml.fairness._fair_influence import FairInfluence
 from trustml.fairness._group_metrics import GroupMetrics, group_metrics
+from trustml.fairness._inequality import (
+    between_group_generalized_entropy_index,
+    coefficient_of_variation,
+    generalized_entropy_index,
+    theil_index,
+    within_group_generalized_entropy_index,
+)
 from trustml.fairness._mitigation import Mitigation
 from trustml.fairness._permutation import GapTest, gap_test, minimum_detectable_gap
 from trustml.fairness._rates import (
@@ -78,7 +85,9 @@ __all__ = [
     "average_abs_odds_difference",
     "average_odds_difference",
     "average_predictive_value_difference",
+    "between_group_generalized_entropy_index",
     "bootstrap_groups",
+    "coefficient_of_variation",
     "corrected_gap",
     "count",
     "demographic_parity_difference",
@@ -99,6 +108,7 @@ __all__ = [
     "false_positive_rate_difference",
     "false_positive_rate_ratio",
     "gap_test",
+    "generalized_entropy_index",
     "group_metrics",
     "mean_prediction",
     "minimum_detectable_gap",
@@ -111,12 +121,14 @@ __all__ = [
     "selection_rate",
     "selection_rate_difference",
     "selection_rate_ratio",
+    "theil_index",
     "true_negative_rate",
     "true_negative_rate_difference",
     "true_negative_rate_ratio",
     "true_positive_rate",
     "true_positive_rate_difference",
     "true_positive_rate_ratio",
+    "within_group_generalized_entropy_index",
     "zero_one_loss_difference",
     "zero_one_loss_ratio",
 ]
