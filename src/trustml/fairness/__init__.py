@@ -7,7 +7,9 @@ from trustml.fairness._bootstrap import GroupReplicates, bootstrap_groups
 from trustml.fairness._bootstrap_bias import corrected_gap
 from trustml.fairness._correlation_remover import CorrelationRemover
 from trustml.fairness._disparate_impact import DisparateImpactRemover
+from trustml.fairness._exponentiated_gradient import ExponentiatedGradient
 from trustml.fairness._fair_influence import FairInfluence
+from trustml.fairness._grid_search import GridSearch
 from trustml.fairness._group_metrics import GroupMetrics, group_metrics
 from trustml.fairness._inequality import (
     between_group_generalized_entropy_index,
@@ -71,9 +73,11 @@ from trustml.fairness.metrics import (
 __all__ = [
     "CorrelationRemover",
     "DisparateImpactRemover",
+    "ExponentiatedGradient",
     "FairInfluence",
     "FairnessVerdict",
     "GapTest",
+    "GridSearch",
     "GroupMetrics",
     "GroupReplicates",
     "Mitigation",

@@ -80,6 +80,8 @@ class FairClassifier(ClassifierMixin, BaseEstimator, ABC):
         groups = as_groups(sensitive_features, len(labels)) if len(labels) > 1 else None
         if weights is not None and not weights.all():
             kept = np.flatnonzero(weights)
+            if len(kept) == 0:
+                raise ValueError("every sample_weight is zero; nothing is left to learn from")
             X, labels, weights = take_rows(X, kept), labels[kept], weights[kept]
             groups = None if groups is None else _taken(groups, kept)
         self.classes_ = np.unique(labels)

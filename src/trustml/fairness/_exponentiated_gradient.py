@@ -1,0 +1,258 @@
+"""Fair classification by weighted classification: the reductions approach."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linprog
+from sklearn.base import MetaEstimatorMixin
+
+from trustml.core.progress import track
+from trustml.core.random import RandomState, numpy_generator
+from trustml.core.validation import check_positive_int
+from trustml.fairness._best_response import Constant, Learner
+from trustml.fairness._groups import Groups
+from trustml.fairness._mitigator import FairClassifier
+from trustml.fairness._moments import Moments, moments_of
+from trustml.warnings import ConvergenceWarning
+
+_DRAWN = 0.5  # how far the next multipliers are drawn to the best so far
+
+
+class ExponentiatedGradient(MetaEstimatorMixin, FairClassifier):
+    r"""The most accurate randomised classifier whose gap between groups is at most ``eps``.
+
+    A game between a learner, who answers multipliers :math:`\lambda` with a fit to reweighted and
+    relabelled rows, and an auditor, who answers the hypotheses found so far with multipliers:
+
+    .. math:: \min_Q \max_{\lambda \ge 0}\; \mathrm{err}(Q)
+              + \sum_k \lambda_k \left(\mathrm{gap}_k(Q) - \mathrm{eps}\right).
+
+    The saddle point over the hypotheses found is a small linear programme; its multipliers, drawn
+    to the best ones so far, are the next question. This needs fewer fits than the multiplicative
+    updates that gave the method its name. The two constant decisions are among the hypotheses, so
+    the gap on the training rows is at most ``eps`` always; the error is within ``best_gap_`` of
+    what the learner can reach.
+
+    Parameters
+    ----------
+    estimator : classifier
+        Its ``fit`` takes ``sample_weight``; the last step of a pipeline will do. Logistic
+        regressions are started where the last one ended.
+    constraints : str
+        ``"demographic_parity"``, ``"equal_opportunity"``, ``"predictive_equality"``,
+        ``"equalized_odds"`` or ``"error_parity"``.
+    eps : float
+        The largest difference between any two groups that is allowed on the training rows.
+    max_iter : int
+        Largest number of fits.
+    nu : float or None
+        The duality gap, in units of the error, at which to stop; None takes half a standard error
+        of the unmitigated model's error.
+    deterministic : bool
+        Decide by majority, or by one hypothesis, whichever has the smaller sum of error and gap
+        beyond ``eps``. The gap may then exceed ``eps``.
+    pos_label : object or None
+        The favourable label; None takes the second of the sorted labels.
+    random_state : int, numpy.random.Generator, torch.Generator or None
+        Seed of the drawn decisions.
+
+    Attributes
+    ----------
+    predictors_ : list
+        The hypotheses that are drawn from.
+    weights_ : numpy.ndarray of shape (t,)
+        The probability of each.
+    best_gap_ : float
+        Error on the training rows minus the lower bound that the learner's answers give.
+    training_gap_, training_error_ : float
+        Expected gap and 0-1 error on the training rows.
+    multipliers_ : numpy.ndarray of shape (k,)
+        The price of each compared group mean, error per unit of rate.
+    n_oracle_calls_ : int
+        Fits that were made.
+    nu_ : float
+        The duality gap that was asked for.
+
+    References
+    ----------
+    Agarwal, Beygelzimer, Dudik, Langford and Wallach (2018), A reductions approach to fair
+    classification, arXiv:1803.02453.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> rng = np.random.default_rng(0)
+    >>> s = rng.integers(0, 2, 2000)
+    >>> X = np.c_[rng.normal(size=2000) + s, rng.normal(size=2000)]
+    >>> y = (X.sum(1) + rng.logistic(size=2000) > 0.5).astype(int)
+    >>> fair = ExponentiatedGradient(LogisticRegression(), "demographic_parity", random_state=0)
+    >>> fair = fair.fit(X, y, sensitive_features=s)
+    >>> bool(fair.training_gap_ <= 0.01 + 1e-9)
+    True
+    >>> fair.predict_proba(X).shape
+    (2000, 2)
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        constraints: str = "equalized_odds",
+        eps: float = 0.01,
+        max_iter: int = 50,
+        nu: float | None = None,
+        *,
+        deterministic: bool = False,
+        pos_label: Any = None,
+        random_state: RandomState = None,
+    ) -> None:
+        self.estimator = estimator
+        self.constraints = constraints
+        self.eps = eps
+        self.max_iter = max_iter
+        self.nu = nu
+        self.deterministic = deterministic
+        self.pos_label = pos_label
+        self.random_state = random_state
+
+    def _fit(
+        self, X: Any, y: np.ndarray, groups: Groups, sample_weight: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        check_positive_int(self.max_iter, "max_iter")
+        if not 0 <= self.eps < math.inf:
+            raise ValueError(f"eps must be a difference of rates, at least 0, got {self.eps}")
+        moments = moments_of(self.constraints, groups, y, sample_weight)
+        learner = Learner(self.estimator, X, moments)
+        hypotheses, atoms, weights = self._play(moments, learner)
+        if self.deterministic:
+            weights = self._best_single(moments, learner, hypotheses, atoms, weights)
+        support = np.flatnonzero(weights > 0)
+        first = learner.decisions(hypotheses[2:3])[:, 0]
+        self.predictors_ = [hypotheses[t] for t in support]
+        self.weights_ = weights[support]
+        self.seed_ = None
+        if not self.deterministic:
+            self.seed_ = int(numpy_generator(self.random_state).integers(2**31))
+        decided = (learner.decisions(self.predictors_) @ self.weights_).clip(0, 1)
+        learner.forget()
+        self._learner = learner
+        made = decided > 0.5 if self.deterministic else decided
+        reached = moments.atom_rates(made)[:, None]
+        self.training_gap_ = float(moments.gap(reached)[0])
+        self.training_error_ = float(moments.errors(reached)[0])
+        return made.astype(np.float64), first
+
+    def _probability(self, X: Any) -> np.ndarray:
+        share: np.ndarray = self._learner.decisions(self.predictors_, X) @ self.weights_
+        return share.clip(0, 1)
+
+    def _play(self, moments: Moments, learner: Learner) -> tuple[list[Any], np.ndarray, np.ndarray]:
+        """Ask for hypotheses until the saddle point is found; return them and their weights."""
+        k, a = moments.rates.shape
+        hypotheses: list[Any] = [Constant(0), Constant(1)]
+        columns = [np.zeros(a), np.ones(a)]
+        query = best_at = np.zeros(k)
+        for call in track(range(self.max_iter), "fitting fair hypotheses"):
+            found, rates = learner.respond(query)
+            hypotheses.append(found)
+            columns.append(rates)
+            atoms = np.stack(columns, axis=1)
+            if call == 0:
+                self.nu_ = self._tolerance(moments, atoms[:, 2:]) if self.nu is None else self.nu
+            # What bounded the error before may not, now that there is one hypothesis more.
+            before, now = (self._bound(moments, atoms, at) for at in (best_at, query))
+            best, best_at = max(before, now), query if now > before else best_at
+            value, weights, price = saddle_point(moments, atoms, self.eps)
+            if value - best <= self.nu_:
+                break
+            # A question that taught nothing is not asked again: then the programme's own is.
+            drawn = _DRAWN if now > before or call == 0 else 0.0
+            query = drawn * best_at + (1 - drawn) * price
+        self.n_oracle_calls_ = call + 1
+        self.best_gap_, self.multipliers_ = max(value - best, 0.0), price
+        if self.best_gap_ > self.nu_:
+            warnings.warn(
+                f"after {self.max_iter} fits the error may be {self.best_gap_:.2g} above the "
+                f"smallest reachable (asked: {self.nu_:.2g}); raise max_iter or nu",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        return hypotheses, atoms, weights
+
+    def _bound(self, moments: Moments, atoms: np.ndarray, at: np.ndarray) -> float:
+        """Return the smallest Lagrangian of the hypotheses: no mixture of gap eps errs less."""
+        allowed = self.eps * float(at.clip(0).sum())
+        return float((moments.errors(atoms) + at @ moments.means(atoms)).min()) - allowed
+
+    @staticmethod
+    def _tolerance(moments: Moments, atoms: np.ndarray) -> float:
+        error = float(moments.errors(atoms)[0])
+        return 0.5 * math.sqrt(max(error * (1 - error), 1e-12) / moments.weight.sum())
+
+    def _best_single(
+        self,
+        moments: Moments,
+        learner: Learner,
+        hypotheses: list[Any],
+        atoms: np.ndarray,
+        weights: np.ndarray,
+    ) -> np.ndarray:
+        """Return weights of the majority vote, or of one hypothesis that does better."""
+        support = np.flatnonzero(weights)
+        shares = learner.decisions([hypotheses[t] for t in support])
+        majority = moments.atom_rates(shares @ weights[support] > 0.5)
+        candidates = np.column_stack([majority, atoms])
+        loss = moments.errors(candidates) + (moments.gap(candidates) - self.eps).clip(0)
+        choice = int(loss.argmin())
+        return weights if choice == 0 else np.eye(atoms.shape[1])[choice - 1]
+
+
+def saddle_point(
+    moments: Moments, atoms: np.ndarray, eps: float
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Return value, mixture and multipliers of the game over given hypotheses.
+
+    Parameters
+    ----------
+    moments : Moments
+        Error and compared means.
+    atoms : numpy.ndarray of shape (a, t)
+        Atom rates of the hypotheses.
+    eps : float
+        Allowed gap.
+
+    Returns
+    -------
+    value : float
+        The smallest error of a mixture whose gap is at most ``eps``.
+    weights : numpy.ndarray of shape (t,)
+        The mixture.
+    multipliers : numpy.ndarray of shape (k,)
+        What a unit of each mean costs; they add up to 0 within a condition.
+
+    Raises
+    ------
+    RuntimeError
+        If the solver fails.
+    """
+    k, t = len(moments.rates), atoms.shape[1]
+    means, errors = moments.means(atoms), moments.errors(atoms)
+    floors = np.eye(moments.condition.max() + 1)[moments.condition]
+    programme = linprog(
+        np.r_[errors, np.zeros(floors.shape[1])],
+        A_ub=np.block([[means, -floors], [-means, floors]]),
+        b_ub=np.r_[np.full(k, eps), np.zeros(k)],
+        A_eq=np.r_[np.ones(t), np.zeros(floors.shape[1])][None],
+        b_eq=[1.0],
+        bounds=[(0, None)] * t + [(None, None)] * floors.shape[1],
+        method="highs",
+    )
+    if not programme.success:
+        raise RuntimeError(f"the linear programme over hypotheses failed: {programme.message}")
+    upper, lower = -programme.ineqlin.marginals[:k], -programme.ineqlin.marginals[k:]
+    weights = programme.x[:t].clip(0)
+    weights[weights < 1e-9] = 0.0
+    return float(programme.fun), weights / weights.sum(), upper - lower
