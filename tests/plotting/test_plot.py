@@ -62,6 +62,7 @@ def results():
         fairness.gap_test(groups, n_permutations=19, random_state=0),
         fairness.bootstrap_groups(groups, 20, random_state=0),
         fairness.fairness_verdict(y1, model.predict(X1), sensitive_features=sex[60:110]),
+        fairness.frontier({"plain": pipeline}, X, y, sensitive_features=sex, seeds=2),
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

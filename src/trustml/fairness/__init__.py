@@ -9,6 +9,7 @@ from trustml.fairness._correlation_remover import CorrelationRemover
 from trustml.fairness._disparate_impact import DisparateImpactRemover
 from trustml.fairness._exponentiated_gradient import ExponentiatedGradient
 from trustml.fairness._fair_influence import FairInfluence
+from trustml.fairness._frontier import Frontier, frontier
 from trustml.fairness._grid_search import GridSearch
 from trustml.fairness._group_metrics import GroupMetrics, group_metrics
 from trustml.fairness._inequality import (
@@ -76,6 +77,7 @@ __all__ = [
     "ExponentiatedGradient",
     "FairInfluence",
     "FairnessVerdict",
+    "Frontier",
     "GapTest",
     "GridSearch",
     "GroupMetrics",
@@ -111,6 +113,7 @@ __all__ = [
     "false_positive_rate",
     "false_positive_rate_difference",
     "false_positive_rate_ratio",
+    "frontier",
     "gap_test",
     "generalized_entropy_index",
     "group_metrics",

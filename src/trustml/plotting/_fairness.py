@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trustml.fairness import FairnessVerdict
+from trustml.fairness import FairnessVerdict, Frontier
 from trustml.plotting._dispatch import plot
 from trustml.plotting._intervals import intervals
 from trustml.plotting._style import (
@@ -117,3 +117,18 @@ def _(result: FairnessVerdict, ax: Axes | None = None) -> Axes:
     ax.axvline(result.bound, color=RED, linewidth=1.4, linestyle=(0, (4, 3)), label="allowed")
     legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return ax
+
+
+@plot.register(Frontier)
+def _(result: Frontier, ax: Axes | None = None) -> Axes:
+    return frontier(
+        result.names,
+        result.gap.mean(1),
+        result.accuracy.mean(1),
+        gap_ends=result.ci("gap"),
+        accuracy_ends=result.ci("accuracy"),
+        best=result.pareto,
+        x=f"{result.criterion.replace('_', ' ')}: "
+        + ("error of the worst group" if result.criterion == "worst_group" else "gap"),
+        ax=ax,
+    )
