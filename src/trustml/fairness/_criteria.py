@@ -1,21 +1,17 @@
-"""Smooth fairness gaps: group means of a differentiable quantity, and their spread."""
+"""Fairness criteria: which group values are compared, and how they become a gap."""
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trustml.core.batches import Batch, Data
 from trustml.fairness._groups import Groups
-from trustml.ihvp import Objective
-from trustml.model import Model
 from trustml.warnings import SmallGroupWarning
 
 # criterion -> the labels within which groups are compared
@@ -24,45 +20,169 @@ CRITERIA: dict[str, tuple[str, ...]] = {
     "equal_opportunity": ("positive",),
     "predictive_equality": ("negative",),
     "equalized_odds": ("positive", "negative"),
+    "predictive_parity": ("any",),
+    "error_parity": ("any",),
     "loss_parity": ("any",),
+    "worst_group": ("any",),
 }
-SURROGATES = ("probability", "threshold")
+# Criteria of errors: which label is the favourable one does not matter.
+OF_ERRORS = ("error_parity", "loss_parity", "worst_group")
+# A signed gap, or one value a group, of (scores, y, groups); differentiable in the scores.
+Criterion = Callable[[Tensor, "Tensor | None", Tensor], Tensor]
 
-# Outputs and encoded targets of some rows -> the quantity of each row, differentiable.
-Quantity = Callable[[Tensor, "Tensor | None"], Tensor]
+
+class Compared:
+    """Values that depend on the parameters, and the gap between them.
+
+    Attributes
+    ----------
+    condition : numpy.ndarray of shape (k,)
+        Values with the same number are compared with each other.
+    names : tuple of (str, object)
+        Label and group of each value.
+    reference : bool
+        Whether 0 is one of the values that are compared.
+    """
+
+    condition: np.ndarray
+    names: tuple[tuple[str, Any], ...]
+    reference: bool
+
+    def of(self, quantity: Tensor) -> Tensor:
+        """Return the values (k,) of a quantity (n,) of the rows, with their graph."""
+        raise NotImplementedError
+
+    def means(self, quantity: Tensor) -> np.ndarray:
+        """Return the values as an array, shape (k,)."""
+        result: np.ndarray = self.of(quantity.detach().double().cpu()).detach().numpy()
+        return result
+
+    def gap(self, means: np.ndarray) -> np.ndarray:
+        """Return the largest spread over the conditions of values (k, ...), shape (...)."""
+        spreads = []
+        for c in np.unique(self.condition):
+            values = means[self.condition == c]
+            low, high = values.min(0), values.max(0)
+            if self.reference:
+                low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
+            spreads.append(high - low)
+        widest: np.ndarray = np.max(spreads, axis=0)
+        return widest
+
+    def pairs(self) -> np.ndarray:
+        """Return the signed differences (m, k) whose largest value is the gap."""
+        k, rows = len(self.condition), []
+        for c in np.unique(self.condition):
+            members = np.flatnonzero(self.condition == c)
+            unit = np.eye(k)[members]
+            apart = (unit[:, None] - unit[None, :])[~np.eye(len(members), dtype=bool)]
+            rows.append(np.concatenate([apart, unit, -unit]) if self.reference else apart)
+        return np.concatenate(rows)
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
-    """The groups within each label: what is averaged, and how averages become a gap.
+class Cells(Compared):
+    """The groups within each label: means of a quantity, or ratios of sums.
 
     Attributes
     ----------
     weights : Tensor of shape (n, k)
         Column j averages over the rows of cell j.
-    condition : numpy.ndarray of shape (k,)
-        Cells with the same number are compared with each other.
-    names : tuple of (str, object)
-        Label and group of each cell.
+    condition, names, reference
+        As of ``Compared``.
+    part : Tensor of shape (n,), or None
+        The value is the share that these rows (0 or 1) have of the cell's sum, instead of a mean.
     """
 
     weights: Tensor
     condition: np.ndarray
     names: tuple[tuple[str, Any], ...]
+    reference: bool = False
+    part: Tensor | None = None
 
-    def gap(self, means: np.ndarray) -> np.ndarray:
-        """Return the largest spread over the conditions of means (k, ...), shape (...)."""
-        spreads = [
-            means[self.condition == c].max(0) - means[self.condition == c].min(0)
-            for c in np.unique(self.condition)
-        ]
-        widest: np.ndarray = np.max(spreads, axis=0)
-        return widest
+    def of(self, quantity: Tensor) -> Tensor:
+        """Return the values (k,) of a quantity (n,) of the rows, with their graph."""
+        weights = self.weights.to(quantity)
+        means = weights.T @ quantity
+        if self.part is None:
+            return means
+        selected = means.clamp_min(torch.finfo(quantity.dtype).tiny)  # nobody selected: 0
+        return (weights.T @ (quantity * self.part.to(quantity))) / selected
 
-    def means(self, values: Tensor) -> np.ndarray:
-        """Return the cells' means of (n,) values, shape (k,)."""
-        result: np.ndarray = (self.weights.T @ values.double().cpu()).numpy()
-        return result
+
+@dataclass(frozen=True, eq=False)
+class Custom(Compared):
+    """A criterion of the user: a signed gap, or one value for each group.
+
+    Attributes
+    ----------
+    function : callable (scores, y, groups) -> Tensor
+        Of scores (n,), labels (n,) (1 where favourable) and group numbers (n,).
+    y, groups : Tensor of shape (n,)
+        Of the validation rows; ``y`` may be None.
+    condition, names, reference
+        As of ``Compared``.
+    """
+
+    function: Criterion
+    y: Tensor | None
+    groups: Tensor
+    condition: np.ndarray
+    names: tuple[tuple[str, Any], ...]
+    reference: bool
+
+    def of(self, quantity: Tensor) -> Tensor:
+        """Return the values (k,) of the scores (n,), with their graph."""
+        device = quantity.device
+        y = None if self.y is None else self.y.to(device)
+        value = self.function(quantity, y, self.groups.to(device))
+        if not isinstance(value, Tensor) or value.ndim > 1 or not value.numel():
+            given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(
+                "criterion must return a tensor: one number, the signed gap, or one value a group; "
+                f"got {given}"
+            )
+        return value.reshape(-1)
+
+
+def custom(function: Criterion, groups: Groups, y: Tensor | None, probe: Tensor) -> Custom:
+    """Return the user's criterion on the validation rows.
+
+    Parameters
+    ----------
+    function : callable (scores, y, groups) -> Tensor
+        The criterion.
+    groups : Groups
+        Of the validation rows.
+    y : Tensor of shape (n,), or None
+        Labels, 1 where favourable; targets for regression.
+    probe : Tensor of shape (n,)
+        Scores that it is tried on.
+
+    Returns
+    -------
+    Custom
+
+    Raises
+    ------
+    ValueError
+        If it does not return numbers that are differentiable in the scores.
+    """
+    made = Custom(function, y, torch.as_tensor(groups.codes), np.zeros(1), (), False)
+    scores = probe.detach().double().cpu().requires_grad_()
+    with torch.enable_grad():
+        value = made.of(scores)
+    if not value.requires_grad:
+        raise ValueError(
+            "criterion must be differentiable in the scores: use torch functions, and neither "
+            "thresholds nor .item() nor numpy"
+        )
+    if not bool(value.isfinite().all()):
+        raise ValueError(f"criterion gave {value.detach().tolist()} on the validation rows")
+    k = len(value)
+    labels = groups.labels if k == len(groups.labels) else tuple(range(k))
+    names = (("custom", "gap"),) if k == 1 else tuple(("custom", label) for label in labels)
+    return replace(made, condition=np.zeros(k, dtype=int), names=names, reference=k == 1)
 
 
 def cells_of(criterion: str, groups: Groups, positive: np.ndarray | None) -> Cells:
@@ -114,93 +234,12 @@ def cells_of(criterion: str, groups: Groups, positive: np.ndarray | None) -> Cel
                 SmallGroupWarning,
                 stacklevel=3,
             )
-    weights = torch.as_tensor(np.stack(columns, axis=1))
-    return Cells(weights, np.array(condition), tuple(names))
-
-
-def margin(model: Model, outputs: Tensor, column: int) -> Tensor:
-    """Return how far the favourable class is ahead of the best other one, in logits."""
-    logits = model.logits_of(outputs)
-    others = torch.cat([logits[:, :column], logits[:, column + 1 :]], dim=1)
-    return logits[:, column] - others.amax(1)
-
-
-def bandwidth(margins: Tensor) -> float:
-    """Return the temperature of the smoothed decision."""
-    # The derivative of a selection rate is the density of the margins at 0, so the logistic
-    # kernel gets the standard deviation of Silverman's rule.
-    spread = float(margins.double().std()) if len(margins) > 1 else 0.0
-    if spread == 0:
-        return 1.0
-    return float(1.06 * spread * len(margins) ** -0.2 * math.sqrt(3) / math.pi)
-
-
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """The differentiable quantity whose group means a criterion compares.
-
-    A class rather than a closure, so that what was fitted can be stored.
-    """
-
-    model: Model
-    kind: Literal["loss", "value", "probability", "decision"]
-    column: int = 0
-    temperature: float = 1.0
-
-    def __call__(self, outputs: Tensor, targets: Tensor | None) -> Tensor:
-        """Return the quantity of each row, with its graph."""
-        model = self.model
-        if self.kind == "loss":
-            if targets is None:
-                raise ValueError("loss_parity needs y_val")
-            return model.loss_fn(outputs, targets)
-        if self.kind == "value":
-            return model.values_of(outputs).reshape(len(outputs), -1).sum(1)
-        if self.kind == "probability":
-            return model.proba_of(outputs)[:, self.column]
-        return torch.sigmoid(margin(model, outputs, self.column) / self.temperature)
-
-
-def quantity_of(
-    model: Model, criterion: str, surrogate: str, column: int | None, temperature: float
-) -> Quantity:
-    """Return the differentiable quantity whose group means a criterion compares."""
-    if criterion == "loss_parity":
-        return Measured(model, "loss")
-    if column is None:
-        return Measured(model, "value")
-    kind: Literal["probability", "decision"] = (
-        "probability" if surrogate == "probability" else "decision"
+    return Cells(
+        torch.as_tensor(np.stack(columns, axis=1)),
+        np.array(condition),
+        tuple(names),
+        reference=criterion == "worst_group",
+        part=torch.as_tensor(positive)
+        if criterion == "predictive_parity" and positive is not None
+        else None,
     )
-    return Measured(model, kind, column, temperature)
-
-
-def weighted_gradients(
-    objective: Objective, data: Data, quantity: Quantity, weights: Tensor
-) -> Tensor:
-    """Return the gradients of weighted sums of a quantity with respect to θ, shape (p, k)."""
-    leaves = objective.leaves()
-    parameters = list(leaves.values())
-    total = torch.zeros(
-        objective.space.size, weights.shape[1], dtype=torch.float64, device=objective.space.device
-    )
-
-    def part(batch: Batch) -> Tensor:
-        outputs = objective.call(leaves, batch.inputs)
-        with torch.enable_grad():
-            sums = weights[batch.indices].to(outputs).T @ quantity(outputs, batch.targets)
-        columns = []
-        for j in range(len(sums)):
-            found = torch.autograd.grad(
-                sums[j],
-                parameters,
-                retain_graph=j + 1 < len(sums),
-                materialize_grads=True,
-                allow_unused=True,
-            )
-            columns.append(torch.cat([g.reshape(-1) for g in found]).double())
-        return torch.stack(columns, dim=1)
-
-    for gradient in objective.map(part, data):
-        total += gradient
-    return total.to(objective.space.dtype)

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal, Self
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
-from trustml.core.batches import as_data
-from trustml.core.validation import check_choice, to_numpy
-from trustml.fairness._criteria import (
-    CRITERIA,
-    SURROGATES,
-    bandwidth,
-    cells_of,
-    margin,
-    quantity_of,
-    weighted_gradients,
-)
-from trustml.fairness._groups import as_groups
-from trustml.fairness._mitigation import Validation, search
-from trustml.fairness._reweigh import least_removal
+from trustml.core.validation import check_choice, check_positive_int, to_numpy
+from trustml.fairness._criteria import Criterion
+from trustml.fairness._mitigation import search
+from trustml.fairness._prediction import GapPrediction, predict, warn_if_not_linear
+from trustml.fairness._question import Question
+from trustml.fairness._reach import Reached, Walk, warn_if_missed
+from trustml.fairness._reweigh import Program, allowed_loss, solved, wanted_gap
+from trustml.fairness._row_effects import effects_of, fitted
 from trustml.influence import InfluenceFunctions
 from trustml.model import Model, as_model
+from trustml.warnings import TrustmlWarning
 
-# With two classes, what is compared changes its sign with the label, and the gap stays.
-_EITHER_LABEL = ("demographic_parity", "equalized_odds", "loss_parity")
+_METHODS = ("linear", "quadratic")
+_HALVINGS = 4  # of the reduction, where nobody says how much
 
 
 class FairInfluence(BaseEstimator):
@@ -37,16 +32,20 @@ class FairInfluence(BaseEstimator):
     ----------
     model : Model or anything that ``trustml.wrap`` takes
         With its training data, and gradients.
-    criterion : str
+    criterion : str or callable
         "demographic_parity" (all rows), "equal_opportunity" (rows with the favourable label),
-        "predictive_equality" (rows with the other), "equalized_odds" (the larger of both), or
-        "loss_parity" (mean losses). For regression, "demographic_parity" compares mean predictions.
-    surrogate : {"probability", "threshold"}
-        The gap that is differentiated: of mean predicted probabilities, or of smoothed decisions.
+        "predictive_equality" (rows with the other), "equalized_odds" (the larger of both),
+        "predictive_parity" (precision), "error_parity", "loss_parity" (mean losses), or
+        "worst_group" (not a difference: the largest mean loss of a group). For regression,
+        "demographic_parity" compares mean predictions. A callable (scores, y, groups) -> Tensor,
+        differentiable in the scores (n,), gives the signed gap, or one value for each group whose
+        spread counts; ``y`` is 1 where favourable, ``groups`` numbers the sorted groups.
+    surrogate : {"probability", "threshold", "loss"}
+        What is differentiated: mean predicted probabilities, smoothed decisions, or, where a
+        criterion looks at labels, mean losses of the rows with that label.
     pos_label : object or None
         The favourable label; None: 1 of {0, 1} and {-1, 1}, and the second of two other labels
-        for criteria that come out the same for either ("demographic_parity", "equalized_odds",
-        "loss_parity").
+        for criteria that come out the same for either. Criteria of errors and losses need none.
     influence : InfluenceFunctions or None
         Fitted for the same model, to share its factorisation or to choose curvature and damping.
 
@@ -54,7 +53,7 @@ class FairInfluence(BaseEstimator):
     ----------
     row_effects_ : numpy.ndarray of shape (n_train,)
         Predicted change of the unsigned gap if the row is left out, in probability (loss or target
-        unit for "loss_parity" and regression). Positive: the row helps fairness.
+        unit for losses and regression). Positive: the row helps fairness.
     loss_effects_ : numpy.ndarray of shape (n_train,), or None
         Predicted change of the mean validation loss if the row is left out; None without labels.
     gap_ : float
@@ -65,8 +64,12 @@ class FairInfluence(BaseEstimator):
         The groups, sorted.
     influence_ : InfluenceFunctions
         What did the inverse.
+    residual_ : float
+        Largest relative residual of the solves behind the effects.
     mitigation_ : Mitigation
         Of the last ``mitigate``.
+    prediction_ : GapPrediction
+        Of the last ``reweigh``: predicted gap, the one after a Newton step, the refitted one.
 
     References
     ----------
@@ -92,8 +95,8 @@ class FairInfluence(BaseEstimator):
     def __init__(
         self,
         model: Any,
-        criterion: str = "demographic_parity",
-        surrogate: Literal["probability", "threshold"] = "probability",
+        criterion: str | Criterion = "demographic_parity",
+        surrogate: Literal["probability", "threshold", "loss"] = "probability",
         pos_label: Any = None,
         influence: InfluenceFunctions | None = None,
     ) -> None:
@@ -119,53 +122,26 @@ class FairInfluence(BaseEstimator):
         -------
         FairInfluence
             Itself.
-
-        Raises
-        ------
-        ValueError
-            If labels are needed and missing, lengths differ, or a group lacks rows.
         """
-        check_choice(self.criterion, "criterion", tuple(CRITERIA))
-        check_choice(self.surrogate, "surrogate", SURROGATES)
         model = as_model(self.model)
         model.require_gradients("FairInfluence")
         model.require_train("FairInfluence")
-        if y_val is None and self.criterion != "demographic_parity":
-            raise ValueError(f"criterion={self.criterion!r} looks at labels: pass y_val")
-        targets = None if y_val is None else model.targets(y_val)
-        data = as_data(model.inputs(X_val), targets)
-        groups = as_groups(sensitive_features, len(data))
-        column = _favourable(model, self.criterion, self.pos_label)
-        positive = None
-        if targets is not None and column is not None:
-            positive = to_numpy(targets).ravel() == column
-        cells = cells_of(self.criterion, groups, positive)
-        groups.warn_if_small(stacklevel=2)
-        outputs = torch.cat(
-            list(model.objective.map(lambda b: model.objective.outputs(b.inputs), data))
-        )
-        temperature = 1.0
-        if column is not None and self.surrogate == "threshold":
-            temperature = bandwidth(margin(model, outputs, column))
-        quantity = quantity_of(model, self.criterion, self.surrogate, column, temperature)
-        influence = _fitted(self.influence, model)
-        objective = influence.objective_
-        weights = cells.weights
-        quantities = [weighted_gradients(objective, data, quantity, weights)]
-        if targets is not None:
-            share = torch.full((len(groups.codes), 1), 1 / len(groups.codes), dtype=torch.float64)
-            quantities.append(weighted_gradients(objective, data, _loss(model), share))
-        effects = to_numpy(influence.rows_effect(torch.cat(quantities, dim=1))).astype(np.float64)
-        k = weights.shape[1]
-        means = cells.means(quantity(outputs, targets))
+        question = Question(model, self.criterion, self.surrogate, self.pos_label)
+        validation, groups = question.on(X_val, y_val, sensitive_features)
+        influence = fitted(self.influence, model)
+        outcome = validation.measure(influence.objective_)
+        means, compared = outcome.values, validation.compared
+        gradients = validation.gradients(influence.objective_)
+        self.residual_, effects = effects_of(influence, gradients)
+        k = len(means)
         self.model_, self.influence_, self.groups_ = model, influence, groups.labels
-        self.temperature_ = temperature
-        self.gap_ = float(cells.gap(means))
-        self.cell_means_ = dict(zip(cells.names, means.tolist(), strict=True))
+        self.temperature_ = validation.quantity.temperature
+        self.gap_ = float(compared.gap(means))
+        self.cell_means_ = dict(zip(compared.names, means.tolist(), strict=True))
         self.cell_effects_ = effects[:k]
-        self.row_effects_ = cells.gap(means[:, None] + effects[:k]) - self.gap_
-        self.loss_effects_ = effects[k] if targets is not None else None
-        self._validation = Validation(model, data, cells, means, quantity, column, targets)
+        self.row_effects_ = compared.gap(means[:, None] + effects[:k]) - self.gap_
+        self.loss_effects_ = effects[k] if validation.targets is not None else None
+        self._validation, self._values = validation, means
         return self
 
     def mitigate(self, accuracy_budget: float = 0.02) -> Model:
@@ -207,86 +183,194 @@ class FairInfluence(BaseEstimator):
         )
         return mitigated
 
-    def reweigh(self, target: float | None = None, loss_budget: float = 0.0) -> np.ndarray:
-        """Return weights for a weighted refit: the least removal predicted to reach the target.
+    def reweigh(
+        self,
+        target: float | None = None,
+        loss_budget: float = 0.0,
+        *,
+        reduction: float | None = None,
+        loss_gain: float | None = None,
+        method: Literal["linear", "quadratic"] = "linear",
+        upper: float = 1.0,
+        refit: bool = False,
+    ) -> np.ndarray:
+        """Return weights for a weighted refit that are predicted to reach a gap.
 
-        A linear program on the rows' predicted effects; most weights stay 1. One refit with them
-        can overshoot: fit again on the refitted model to continue.
+        One refit with them can overshoot, as effects of many rows do not add up: ``prediction_``
+        says what a Newton step with the weights gives, and a warning where the two disagree.
+        ``reach`` goes by several steps instead.
 
         Parameters
         ----------
         target : float or None
-            Surrogate gap wanted on the validation rows; None: the smallest that can be reached
-            within the loss budget.
+            Surrogate gap wanted on the validation rows; the smallest that can be reached within
+            the loss budget where it cannot. None: by ``reduction``.
         loss_budget : float
             Mean validation loss that may be gained, where ``fit`` had labels.
+        reduction : float in [0, 1], or None
+            Part of the gap to take away, instead of ``target``: β of the reference. None: a half,
+            or less where that would leave the linear regime.
+        loss_gain : float in [0, 1], or None
+            Part of the largest predicted decrease of the loss (all rows that harm it left out)
+            that the weights must bring, instead of ``loss_budget``: γ of the reference.
+        method : {"linear", "quadratic"}
+            "linear": the least total removal; most weights stay 1. "quadratic": the weights w of
+            least Σ (1 − w)²; most move a little.
+        upper : float
+            The largest weight; beyond 1, helpful rows may count more.
+        refit : bool
+            Whether to train with the weights, for ``prediction_``; an estimator must take
+            ``sample_weight``.
 
         Returns
         -------
         numpy.ndarray of shape (n_train,)
-            Weights in [0, 1].
+            Weights in [0, ``upper``].
+
+        Raises
+        ------
+        ValueError
+            If an argument is out of its range, two exclude each other, or the loss that is asked
+            for cannot be reached.
 
         References
         ----------
-        Li and Liu (2022), arXiv:2202.00787.
+        Li and Liu (2022), arXiv:2202.00787, equation 9.
         """
         self._check_fitted()
-        validation = self._validation
-        return least_removal(
-            validation.cells,
-            validation.means,
+        check_choice(method, "method", _METHODS)
+        if upper < 1 or not np.isfinite(upper):
+            raise ValueError(f"upper must be a finite number of at least 1, got {upper!r}")
+        budget = allowed_loss(self.loss_effects_, loss_budget, loss_gain)
+        program = Program(
+            self._validation.compared,
+            self._values,
             self.cell_effects_,
             self.loss_effects_,
-            target,
-            loss_budget,
+            budget,
+            np.zeros(self.cell_effects_.shape[1]),
+            float(upper),
         )
+        free = target is None and reduction is None
+        for halving in range(_HALVINGS if free else 1):
+            wanted = wanted_gap(self.gap_, target, 0.5 ** (halving + 1) if free else reduction)
+            removals, found = solved(program, wanted, method)
+            weights: np.ndarray = 1.0 - removals
+            self.prediction_ = self.predict_gap(weights)
+            if self.prediction_.linear:
+                break
+        if refit:
+            self.prediction_ = self.predict_gap(weights, refit=True)
+        if found > wanted + 1e-6:
+            warnings.warn(
+                f"no weights are predicted to bring the gap to {wanted:g} within the loss budget; "
+                f"the smallest reachable one, {found:.3g}, is aimed at",
+                TrustmlWarning,
+                stacklevel=2,
+            )
+        warn_if_not_linear(self.prediction_, stacklevel=2)
+        return weights
+
+    def predict_gap(self, weights: Any, *, refit: bool = False) -> GapPrediction:
+        """Return what weights of the training rows do to the gap, by rising cost and honesty.
+
+        Parameters
+        ----------
+        weights : array-like of shape (n_train,)
+            At least 0; 0 leaves a row out.
+        refit : bool
+            Whether to train with the weights, too: with fractions, the estimator's ``fit`` must
+            take ``sample_weight``.
+
+        Returns
+        -------
+        GapPrediction
+            The effects' sum, the gap after a Newton step, the refitted gap, and the certificate.
+
+        Raises
+        ------
+        ValueError
+            If there is not one finite weight of at least 0 a training row.
+        """
+        self._check_fitted()
+        w = to_numpy(weights).astype(np.float64)
+        n = len(self.row_effects_)
+        if w.shape != (n,) or not np.isfinite(w).all() or (w < 0).any():
+            raise ValueError(
+                f"weights must be {n} finite numbers of at least 0, one a training row, got shape "
+                f"{w.shape}, smallest {w.min(initial=np.inf):.3g}"
+            )
+        parts = (self.cell_effects_, self.loss_effects_, w, self.residual_)
+        return predict(self.influence_, self._validation, *parts, refit=refit)
+
+    def reach(
+        self,
+        target: float = 0.0,
+        *,
+        tolerance: float = 0.005,
+        steps: int = 6,
+        method: Literal["linear", "quadratic"] = "linear",
+        loss_budget: float | None = None,
+        upper: float = 1.0,
+        decisions: bool = False,
+        refit: bool = False,
+    ) -> Reached:
+        """Return weights, and the model, that bring the gap on the validation rows to a target.
+
+        Each step asks for its share of what is left of the way, from effects at the weights and
+        parameters where the last one ended, and minimises the weighted objective anew by Newton
+        steps: the refit, for linear models.
+
+        Parameters
+        ----------
+        target : float
+            Gap wanted, at least 0.
+        tolerance : float
+            How far above it counts as reached.
+        steps : int
+            Steps that the way is planned in; up to three times as many are taken if need be.
+        method, upper
+            As for ``reweigh``.
+        loss_budget : float or None
+            Mean validation loss that may be gained on the whole way. None: each step that can
+            reach its share without a loss does so, the others take what they need.
+        decisions : bool
+            Bring the gap of decisions to the target, not the surrogate; take
+            ``surrogate="threshold"`` with it.
+        refit : bool
+            Whether to train with the weights in the end, for ``prediction``.
+
+        Returns
+        -------
+        Reached
+            A warning says if the target is missed.
+
+        Raises
+        ------
+        ValueError
+            If an argument is out of its range.
+        """
+        self._check_fitted()
+        check_choice(method, "method", _METHODS)
+        check_positive_int(steps, "steps")
+        for name, value, least in (
+            ("target", target, 0.0), ("tolerance", tolerance, 0.0), ("upper", upper, 1.0),
+            ("loss_budget", loss_budget or 0.0, 0.0),
+        ):  # fmt: skip
+            if not np.isfinite(value) or value < least:
+                raise ValueError(
+                    f"{name} must be a finite number of at least {least:g}, got {value!r}"
+                )
+        walk = Walk(
+            self.influence_, self._validation, float(target), float(tolerance), method,
+            loss_budget, float(upper), decisions,
+        )  # fmt: skip
+        reached = walk.run(steps, lambda w: self.predict_gap(w, refit=refit))
+        warn_if_missed(reached, stacklevel=2)
+        return reached
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "row_effects_"):
             raise NotFittedError(
                 "FairInfluence is not fitted yet: call fit(X_val, y_val, sensitive_features=...)"
             )
-
-
-def _favourable(model: Model, criterion: str, pos_label: Any) -> int | None:
-    """Column of the favourable class; None where the task has no classes."""
-    if model.task == "regression":
-        if criterion not in ("demographic_parity", "loss_parity"):
-            raise ValueError(
-                f"criterion={criterion!r} needs classes; for regression use 'demographic_parity' "
-                "or 'loss_parity'"
-            )
-        return None
-    if model.task != "classification":
-        raise ValueError(f"FairInfluence serves classification and regression, not {model.task}")
-    classes = [] if model.classes_ is None else model.classes_.tolist()
-    if pos_label is None and len(classes) == 2 and criterion in _EITHER_LABEL:
-        pos_label = classes[1]  # sorted or the user's order: 1 of {0, 1} and {-1, 1}
-    if pos_label is None:
-        if not (set(classes) <= {0, 1} or set(classes) <= {-1, 1}):
-            raise ValueError(
-                f"which of the labels {classes[:10]} is the favourable one? pass pos_label="
-            )
-        pos_label = 1
-    if pos_label not in classes:
-        raise ValueError(f"pos_label {pos_label!r} is not among the labels {classes[:10]}")
-    return classes.index(pos_label)
-
-
-def _loss(model: Model) -> Any:
-    return quantity_of(model, "loss_parity", "probability", None, 1.0)
-
-
-def _fitted(influence: InfluenceFunctions | None, model: Model) -> InfluenceFunctions:
-    if influence is None:
-        return InfluenceFunctions(model).fit()
-    if not isinstance(influence, InfluenceFunctions):
-        raise TypeError(
-            f"influence must be an InfluenceFunctions, got {type(influence).__name__}; use "
-            "trustml.influence.InfluenceFunctions(model)"
-        )
-    if not hasattr(influence, "inverse_"):
-        influence.fit()
-    if influence.model_ is not model:
-        raise ValueError("influence was fitted for another model; pass the same wrapped Model")
-    return influence

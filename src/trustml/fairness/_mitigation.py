@@ -7,13 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from trustml.core.batches import Data
 from trustml.core.results import Result
-from trustml.fairness._criteria import Cells, Quantity, margin
-from trustml.ihvp import Objective
+from trustml.fairness._validation import Outcome, Validation
 from trustml.influence import InfluenceFunctions
 from trustml.model import Model
 from trustml.warnings import TrustmlWarning
@@ -22,38 +18,6 @@ from trustml.warnings import TrustmlWarning
 # between the smooth gap that is predicted and the gap of decisions that counts.
 _PARTS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 _STEPS = (0.5, 0.75, 1.0, 1.25)
-
-
-@dataclass(frozen=True, eq=False)
-class Validation:
-    """What a candidate is measured on."""
-
-    model: Model
-    data: Data
-    cells: Cells
-    means: np.ndarray
-    quantity: Quantity
-    column: int | None
-    targets: Tensor | None
-
-    def measure(self, objective: Objective) -> tuple[float, float, float]:
-        """Return the gap of decisions, the surrogate gap, and the accuracy (R² of numbers)."""
-        outputs = torch.cat(list(objective.map(lambda b: objective.outputs(b.inputs), self.data)))
-        smooth = float(self.cells.gap(self.cells.means(self.quantity(outputs, self.targets))))
-        if self.column is None or self.targets is None:
-            return smooth, smooth, self._explained(outputs)
-        decided = (margin(self.model, outputs, self.column) > 0).double()
-        hard = float(self.cells.gap(self.cells.means(decided)))
-        correct = self.model.logits_of(outputs).argmax(1) == self.targets.reshape(-1)
-        return hard, smooth, float(correct.double().mean())
-
-    def _explained(self, outputs: Tensor) -> float:
-        if self.targets is None:
-            return float("nan")
-        target = self.targets.reshape(len(outputs), -1)
-        residual = self.model.values_of(outputs).reshape(len(outputs), -1) - target
-        spread = float((target - target.mean(0)).square().sum())
-        return 1 - float(residual.square().sum()) / spread if spread > 0 else float("nan")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -111,15 +75,16 @@ def search(
     start = objective.space.vector()
     order = np.argsort(row_effects, kind="stable")
     order = order[row_effects[order] < 0]
-    counts = _counts(validation, cell_effects, order)
-    gap, smooth, accuracy = validation.measure(objective)
-    tried: list[tuple[float, ...]] = [(0.0, 0.0, gap, smooth, accuracy)]
+    first = validation.measure(objective)
+    counts = _counts(validation, first.values, cell_effects, order)
+    gap, accuracy = first.decisions, first.accuracy
+    tried = [_candidate(0, 0.0, first)]
     best, best_vector = tried[0], start
     for count in counts:
         whole = influence.group_change(order[:count])
         for step in _STEPS:
             vector = start + step * whole
-            measured = (float(count), step, *validation.measure(objective.at(vector)))
+            measured = _candidate(count, step, validation.measure(objective.at(vector)))
             tried.append(measured)
             kept = measured[4] >= accuracy - accuracy_budget - 1e-12
             fairer = measured[2] < gap - 1e-12 and measured[2:4] < best[2:4]
@@ -137,20 +102,24 @@ def search(
     return model.replace(objective.space, best_vector), _report(order[: int(best[0])], best, tried)
 
 
-def _counts(validation: Validation, cell_effects: np.ndarray, order: np.ndarray) -> list[int]:
+def _candidate(count: int, step: float, outcome: Outcome) -> tuple[float, ...]:
+    return float(count), step, outcome.decisions, outcome.gap, outcome.accuracy
+
+
+def _counts(
+    validation: Validation, values: np.ndarray, cell_effects: np.ndarray, order: np.ndarray
+) -> list[int]:
     """How many of the most harmful rows to take out, by the gap predicted after them."""
     if len(order) == 0:
         return []
-    path = validation.means[:, None] + np.cumsum(cell_effects[:, order], axis=1)
+    gap = validation.compared.gap
+    now = float(gap(values))
+    path = gap(values[:, None] + np.cumsum(cell_effects[:, order], axis=1))
     # What has gone, as if the gap could become negative: beyond zero the spread grows again.
-    gone = np.cumsum(np.abs(np.diff(validation.cells.gap(path), prepend=_gap(validation))))
-    gone = gone / max(_gap(validation), np.finfo(float).tiny)
+    gone = np.cumsum(np.abs(np.diff(path, prepend=now)))
+    gone = gone / max(now, np.finfo(float).tiny)
     counts = [int(np.searchsorted(gone, part)) + 1 for part in _PARTS]
     return sorted({min(count, len(order)) for count in counts})
-
-
-def _gap(validation: Validation) -> float:
-    return float(validation.cells.gap(validation.means))
 
 
 def _report(
