@@ -60,6 +60,7 @@ def results():
         influence.flipping_subset(inf, X1[:1]),
         groups,
         fairness.gap_test(groups, n_permutations=19, random_state=0),
+        fairness.differential_fairness(y1, sensitive_features=sex[60:110]),
         fairness.bootstrap_groups(groups, 20, random_state=0),
         fairness.fairness_verdict(y1, model.predict(X1), sensitive_features=sex[60:110]),
         fairness.frontier({"plain": pipeline}, X, y, sensitive_features=sex, seeds=2),

@@ -6,6 +6,9 @@ from trustml.fairness._assert_fair import assert_fair, fairness_verdict
 from trustml.fairness._bootstrap import GroupReplicates, bootstrap_groups
 from trustml.fairness._bootstrap_bias import corrected_gap
 from trustml.fairness._correlation_remover import CorrelationRemover
+from trustml.fairness._differential import (
+    differential_fairness,
+)
 from trustml.fairness._disparate_impact import DisparateImpactRemover
 from trustml.fairness._exponentiated_gradient import ExponentiatedGradient
 from trustml.fairness._fair_influence import FairInfluence
@@ -18,6 +21,9 @@ from trustml.fairness._inequality import (
     generalized_entropy_index,
     theil_index,
     within_group_generalized_entropy_index,
+)
+from trustml.fairness._measure import (
+    FairnessMeasure,
 )
 from trustml.fairness._mitigation import Mitigation
 from trustml.fairness._permutation import GapTest, gap_test, minimum_detectable_gap
@@ -76,6 +82,7 @@ __all__ = [
     "DisparateImpactRemover",
     "ExponentiatedGradient",
     "FairInfluence",
+    "FairnessMeasure",
     "FairnessVerdict",
     "Frontier",
     "GapTest",
@@ -98,6 +105,7 @@ __all__ = [
     "count",
     "demographic_parity_difference",
     "demographic_parity_ratio",
+    "differential_fairness",
     "equal_opportunity_difference",
     "equal_opportunity_ratio",
     "equalized_odds_difference",

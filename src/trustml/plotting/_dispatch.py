@@ -12,7 +12,7 @@ from trustml.conformal.metrics import GroupCoverage, Reliability
 from trustml.core.validation import to_numpy
 from trustml.evidence import clopper_pearson
 from trustml.explain import Explanation, TrainingRows
-from trustml.fairness import GapTest, GroupMetrics, GroupReplicates, Mitigation
+from trustml.fairness import FairnessMeasure, GapTest, GroupMetrics, GroupReplicates, Mitigation
 from trustml.influence import (
     DatamodelingScore,
     FlippingSubset,
@@ -131,6 +131,15 @@ def _(result: GapTest, ax: Axes | None = None, *, top: int = 12) -> Axes:
     ]
     x = "largest minus smallest group"
     return attribution_bars(np.asarray(result.gap), names, top=top, x=x, ax=ax)
+
+
+@plot.register(FairnessMeasure)
+def _(result: FairnessMeasure, ax: Axes | None = None, *, top: int = 12) -> Axes:
+    (_, names), (x, values) = list(result.table.items())[:2]
+    # A ratio of equal rows that are treated differently is infinite: drawn as long as the longest.
+    longest = np.max(values, where=np.isfinite(values), initial=0.0) or 1.0
+    finite = np.where(np.isfinite(values), values, longest)
+    return attribution_bars(finite, [str(name) for name in names], top=top, x=x, ax=ax)
 
 
 @plot.register(GroupReplicates)
