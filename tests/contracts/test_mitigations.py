@@ -1,15 +1,22 @@
 """What every mitigation of ``trustml.fairness`` promises, whatever it does."""
 
+import functools
 import inspect
+import warnings
 
 import numpy as np
 import pytest
-from sklearn.base import clone
+import torch
+from sklearn.base import ClassifierMixin, TransformerMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
+from sklearn.utils.estimator_checks import check_estimator
 
 from trustml import fairness
+from trustml.core.random import row_uniforms
+from trustml.core.validation import to_numpy
 from trustml.model import Model, wrap
+from trustml.warnings import TrustmlWarning
 
 
 def problem(n=600, seed=0):
@@ -117,3 +124,217 @@ class TestMitigation:
     def test_bad_groups_name_the_fix(self, kind, groups, message):
         with pytest.raises(ValueError, match=message):
             make(kind).fit(X[V], Y[V], sensitive_features=groups)
+
+
+ESTIMATORS = [
+    thing
+    for thing in (getattr(fairness, name) for name in fairness.__all__)
+    if inspect.isclass(thing) and issubclass(thing, (ClassifierMixin, TransformerMixin))
+]
+CLASSIFIERS = [kind for kind in ESTIMATORS if issubclass(kind, ClassifierMixin)]
+TRANSFORMERS = [kind for kind in ESTIMATORS if issubclass(kind, TransformerMixin)]
+# What correlates with a sensitive number can be removed without groups.
+MEASURED = [kind for kind in TRANSFORMERS if kind.__name__ == "CorrelationRemover"]
+# Estimator -> {check of scikit-learn: why it does not apply}.
+EXPECTED_FAILURES = {}
+
+
+def built(kind, **given):
+    given = {"estimator": LogisticRegression(), "random_state": 0, **given}
+    taken = inspect.signature(kind.__init__).parameters
+    return kind(**{name: value for name, value in given.items() if name in taken})
+
+
+def fitted(kind, X=X, y=Y, s=S, **more):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrustmlWarning)
+        return built(kind).fit(X, y, sensitive_features=s, **more)
+
+
+def ask(estimator, name, X, s):
+    """Call a method, with the groups if it wants them."""
+    method = getattr(estimator, name)
+    wants = "sensitive_features" in inspect.signature(method).parameters
+    return method(X, sensitive_features=s) if wants else method(X)
+
+
+def answers(estimator, X, s):
+    names = ("predict", "predict_proba", "transform")
+    return {name: ask(estimator, name, X, s) for name in names if hasattr(estimator, name)}
+
+
+def with_groups(kind):
+    """The same estimator, with groups hashed from the rows where none are given."""
+
+    def groups_of(X, name, sample_weight):
+        u, weight = row_uniforms(to_numpy(X), 0), np.asarray(sample_weight)
+        if len(np.unique(u)) < 2 and name.startswith("fit"):
+            return np.arange(len(u)) % 2
+        if name != "fit" or issubclass(kind, TransformerMixin):
+            return u > 0.5
+        # The same cut, whichever rows are repeated or weigh nothing.
+        there = weight > 0 if weight.shape == u.shape else np.ones(len(u), bool)
+        return u > np.median(np.unique(u[there])[:-1])
+
+    def supplied(name):
+        method = getattr(kind, name)
+
+        @functools.wraps(method)
+        def call(self, X, y=None, *args, sensitive_features=None, **more):
+            if sensitive_features is None:
+                sensitive_features = groups_of(X, name, more.get("sample_weight"))
+            args = (y, *args) if "y" in inspect.signature(method).parameters else args
+            return method(self, X, *args, sensitive_features=sensitive_features, **more)
+
+        return call
+
+    names = ("fit", "fit_transform", "predict", "predict_proba", "transform", "score")
+    methods = {
+        name: supplied(name)
+        for name in names
+        if hasattr(kind, name)
+        and "sensitive_features" in inspect.signature(getattr(kind, name)).parameters
+    }
+    # A name in this module, so that it can be pickled.
+    made = type(f"{kind.__name__}WithGroups", (kind,), {**methods, "__module__": __name__})
+    return globals().setdefault(made.__name__, made)
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+class TestEstimator:
+    def test_scikit_learns_own_checks_pass(self, kind):
+        subclass = with_groups(kind)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            check_estimator(
+                built(subclass, deterministic=True, constraints="demographic_parity"),
+                expected_failed_checks=EXPECTED_FAILURES.get(kind.__name__),
+            )
+
+    def test_a_clone_has_the_parameters_and_is_not_fitted(self, kind):
+        estimator = fitted(kind)
+        copy = clone(estimator)
+        assert copy.get_params().keys() == estimator.get_params().keys()
+        with pytest.raises(NotFittedError):
+            answers(copy, X, S)
+
+    def test_sensitive_features_are_required_by_name(self, kind):
+        with pytest.raises(TypeError, match="sensitive_features"):
+            built(kind).fit(X, Y)
+        with pytest.raises(TypeError):
+            built(kind).fit(X, Y, S)
+        with pytest.raises(TypeError, match="sensitive_features"):
+            built(kind).fit(X, Y, sensitive_features=None)
+
+    def test_inputs_and_global_random_states_are_left_alone(self, kind):
+        before = X.copy(), Y.copy(), S.copy()
+        state, torch_state = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+        answers(fitted(kind), X, S)
+        for now, then in zip((X, Y, S), before, strict=True):
+            np.testing.assert_array_equal(now, then)
+        np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+        assert torch.equal(torch.get_rng_state(), torch_state)
+
+    def test_a_second_fit_forgets(self, kind):
+        estimator = built(kind)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TrustmlWarning)
+            estimator.fit(X[::2], 1 - Y[::2], sensitive_features=S[1::2])
+            estimator.fit(X, Y, sensitive_features=S)
+        fresh = answers(fitted(kind), X, S)
+        for name, answer in answers(estimator, X, S).items():
+            np.testing.assert_array_equal(answer, fresh[name])
+
+    def test_a_row_is_answered_the_same_in_any_batch(self, kind):
+        estimator = fitted(kind)
+        whole = answers(estimator, X[:40], S[:40])
+        for order in (np.arange(40)[::-1], np.array([3, 0])):
+            for name, answer in answers(estimator, X[order], S[order]).items():
+                np.testing.assert_allclose(
+                    *(np.asarray(a) == "x" if a.dtype.kind in "OSU" else a
+                      for a in (answer, whole[name][order])), rtol=1e-6, atol=1e-9
+                )  # fmt: skip
+
+    def test_frames_are_answered_as_arrays(self, kind):
+        pd = pytest.importorskip("pandas")
+        frame = pd.DataFrame(X, columns=["a", "b"])
+        estimator = fitted(kind, frame, pd.Series(Y), pd.Series(S, name="group"))
+        assert estimator.feature_names_in_.tolist() == ["a", "b"]
+        plain = answers(fitted(kind), X, S)
+        for name, answer in answers(estimator, frame, pd.Series(S, name="group")).items():
+            np.testing.assert_allclose(np.asarray(answer), plain[name], rtol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("groups", "message"),
+        [
+            (np.zeros(600), "one group only"),
+            (S[:-1], "one row for each"),
+            (np.where(np.arange(600) == 7, np.nan, 1.0), "missing values"),
+            (np.linspace(0, 1, 600), "bin it"),
+        ],
+    )
+    def test_bad_groups_name_the_fix(self, kind, groups, message):
+        if kind in MEASURED and message in {"one group only", "bin it"}:
+            pytest.skip("takes sensitive columns that are numbers")
+        with pytest.raises(ValueError, match=message):
+            built(kind).fit(X, Y, sensitive_features=groups)
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+class TestClassifier:
+    def test_answers_have_their_shapes(self, kind):
+        estimator = built(kind)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TrustmlWarning)
+            assert estimator.fit(X, Y, sensitive_features=S) is estimator
+        p = ask(estimator, "predict_proba", X, S)
+        assert p.shape == (600, 2)
+        assert (p >= 0).all()
+        np.testing.assert_allclose(p.sum(1), 1)
+        assert estimator.n_features_in_ == 2
+        np.testing.assert_array_equal(estimator.classes_, [0, 1])
+        assert set(ask(estimator, "predict", X, S)) <= {0, 1}
+
+    def test_labels_of_any_kind(self, kind):
+        plain = fitted(kind)
+        named = fitted(kind, y=np.array(["deny", "grant"])[Y])
+        np.testing.assert_array_equal(named.classes_, ["deny", "grant"])
+        np.testing.assert_array_equal(
+            ask(named, "predict", X, S), np.array(["deny", "grant"])[ask(plain, "predict", X, S)]
+        )
+        np.testing.assert_allclose(
+            ask(named, "predict_proba", X, S), ask(plain, "predict_proba", X, S)
+        )
+
+    def test_the_gap_falls_and_the_model_stays_of_use(self, kind):
+        decided = ask(fitted(kind), "predict", X, S)
+        plain = LogisticRegression().fit(X, Y).predict(X)
+        base = max((Y == 0).mean(), (Y == 1).mean())
+        assert (decided == Y).mean() > base + ((plain == Y).mean() - base) / 3
+        gaps = [
+            difference(Y, predicted, sensitive_features=S)
+            for predicted in (decided, plain)
+            for difference in (
+                fairness.demographic_parity_difference,
+                fairness.equalized_odds_difference,
+            )
+        ]
+        assert gaps[0] < 0.75 * gaps[2] or gaps[1] < 0.75 * gaps[3]
+
+    def test_only_two_labels_are_taken(self, kind):
+        with pytest.raises(ValueError, match="binary"):
+            built(kind).fit(X, np.arange(600) % 3, sensitive_features=S)
+
+
+@pytest.mark.parametrize("kind", TRANSFORMERS)
+class TestTransformer:
+    def test_rows_stay_rows(self, kind):
+        moved = ask(fitted(kind), "transform", X, S)
+        assert len(moved) == 600
+        assert np.isfinite(np.asarray(moved, dtype=float)).all()
+        assert not np.array_equal(moved, X)
+
+
+def test_classifiers_are_under_contract():
+    names = {kind.__name__ for kind in CLASSIFIERS}
+    assert names >= {"ExponentiatedGradient", "GridSearch"}

@@ -133,7 +133,7 @@ class TestExponentiatedGradient:
         assert fair.best_gap_ <= fair.nu_
         assert expected(criterion, fair.predict_proba(X)[:, 1], y, s) <= 0.02 + 1e-7
         assert fair.weights_.sum() == pytest.approx(1)
-        assert len(fair.predictors_) == len(fair.weights_) <= fair.n_oracle_calls_ + 2
+        assert len(fair.predictors_) == len(fair.weights_) <= fair.n_iter_ + 2
 
     def test_a_slack_constraint_gives_the_plain_estimator_and_says_so(self):
         X, y, s = linear()
@@ -142,7 +142,7 @@ class TestExponentiatedGradient:
             fair = ExponentiatedGradient(LogisticRegression(), eps=1.0).fit(
                 X, y, sensitive_features=s
             )
-        assert fair.n_oracle_calls_ == 1
+        assert fair.n_iter_ == 1
         np.testing.assert_array_equal(fair.predict(X), plain.predict(X))
         np.testing.assert_allclose(fair.multipliers_, 0, atol=1e-12)
 

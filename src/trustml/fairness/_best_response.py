@@ -113,7 +113,7 @@ class Learner:
 
 
 def _mostly_zeros(rows: Any) -> bool:
-    return isinstance(rows, np.ndarray) and np.count_nonzero(rows) < _SPARSE * rows.size
+    return isinstance(rows, np.ndarray) and bool(np.count_nonzero(rows) < _SPARSE * rows.size)
 
 
 class Constant:

@@ -72,7 +72,7 @@ class ExponentiatedGradient(MetaEstimatorMixin, FairClassifier):
         Expected gap and 0-1 error on the training rows.
     multipliers_ : numpy.ndarray of shape (k,)
         The price of each compared group mean, error per unit of rate.
-    n_oracle_calls_ : int
+    n_iter_ : int
         Fits that were made.
     nu_ : float
         The duality gap that was asked for.
@@ -171,7 +171,7 @@ class ExponentiatedGradient(MetaEstimatorMixin, FairClassifier):
             # A question that taught nothing is not asked again: then the programme's own is.
             drawn = _DRAWN if now > before or call == 0 else 0.0
             query = drawn * best_at + (1 - drawn) * price
-        self.n_oracle_calls_ = call + 1
+        self.n_iter_ = call + 1
         self.best_gap_, self.multipliers_ = max(value - best, 0.0), price
         if self.best_gap_ > self.nu_:
             warnings.warn(

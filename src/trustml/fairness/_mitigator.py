@@ -41,6 +41,7 @@ class FairClassifier(ClassifierMixin, BaseEstimator, ABC):
     """
 
     classes_: np.ndarray
+    n_features_in_: int
     seed_: int | None = None
 
     def fit(self, X: Any, y: Any, *, sensitive_features: Any, sample_weight: Any = None) -> Self:
@@ -77,11 +78,11 @@ class FairClassifier(ClassifierMixin, BaseEstimator, ABC):
         check_classification_targets(labels)
         check_consistent_length(X, labels)
         weights = check_weights(sample_weight, len(labels))
+        if weights is not None and not weights.any():
+            raise ValueError("every sample_weight is zero; nothing is left to learn from")
         groups = as_groups(sensitive_features, len(labels)) if len(labels) > 1 else None
         if weights is not None and not weights.all():
             kept = np.flatnonzero(weights)
-            if len(kept) == 0:
-                raise ValueError("every sample_weight is zero; nothing is left to learn from")
             X, labels, weights = take_rows(X, kept), labels[kept], weights[kept]
             groups = None if groups is None else _taken(groups, kept)
         self.classes_ = np.unique(labels)
@@ -163,6 +164,11 @@ class FairClassifier(ClassifierMixin, BaseEstimator, ABC):
 
     def _check_rows(self, X: Any) -> None:
         check_is_fitted(self)
+        if getattr(X, "ndim", 2) == 1:
+            raise ValueError(
+                f"X must have shape (n, {self.n_features_in_}), got one dimension. Reshape your "
+                "data with X.reshape(-1, 1) if it has one column, or X.reshape(1, -1) if one row"
+            )
         validate_data(self, X, reset=False, skip_check_array=True)
 
     def _favourable(self) -> Any:

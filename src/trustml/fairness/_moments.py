@@ -77,7 +77,9 @@ class Moments:
     def costs(self, multipliers: np.ndarray) -> np.ndarray:
         """Return what the decision of one row of each atom adds to the Lagrangian, shape (a,)."""
         total = self.error + self.rates.T @ multipliers
-        return np.divide(total, self.share, out=np.zeros_like(total), where=self.share > 0)
+        return np.asarray(
+            np.divide(total, self.share, out=np.zeros_like(total), where=self.share > 0)
+        )
 
 
 def moments_of(
