@@ -27,6 +27,7 @@ from trustml.fairness._measure import (
 )
 from trustml.fairness._mitigation import Mitigation
 from trustml.fairness._permutation import GapTest, gap_test, minimum_detectable_gap
+from trustml.fairness._prediction import GapPrediction
 from trustml.fairness._rates import (
     count,
     false_negative_rate,
@@ -36,6 +37,7 @@ from trustml.fairness._rates import (
     true_negative_rate,
     true_positive_rate,
 )
+from trustml.fairness._reach import Reached
 from trustml.fairness._reweighing import Reweighing
 from trustml.fairness._signed import (
     average_abs_odds_difference,
@@ -85,11 +87,13 @@ __all__ = [
     "FairnessMeasure",
     "FairnessVerdict",
     "Frontier",
+    "GapPrediction",
     "GapTest",
     "GridSearch",
     "GroupMetrics",
     "GroupReplicates",
     "Mitigation",
+    "Reached",
     "Reweighing",
     "ThresholdOptimizer",
     "accuracy_score_difference",
