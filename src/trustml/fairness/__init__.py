@@ -44,6 +44,9 @@ from trustml.fairness._signed import (
     average_odds_difference,
     average_predictive_value_difference,
 )
+from trustml.fairness._subgroups import (
+    subgroup_unfairness,
+)
 from trustml.fairness._threshold_optimizer import ThresholdOptimizer
 from trustml.fairness._verdict import FairnessVerdict
 from trustml.fairness.metrics import (
@@ -140,6 +143,7 @@ __all__ = [
     "selection_rate",
     "selection_rate_difference",
     "selection_rate_ratio",
+    "subgroup_unfairness",
     "theil_index",
     "true_negative_rate",
     "true_negative_rate_difference",
