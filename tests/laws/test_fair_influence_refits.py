@@ -151,12 +151,31 @@ def test_effects_add_up_for_few_rows_and_a_warning_says_where_they_do_not(settin
     added = fair.loss_effects_ @ (1 - few)
     assert found.loss[1] - found.loss[0] == pytest.approx(added)
     assert 0.5 < added / (found.loss[3] - found.loss[0]) < 2
+
+
+def biased(n):
+    rng = np.random.default_rng(0)
+    sex = rng.integers(0, 2, n)
+    X = np.column_stack([rng.normal(size=n) + sex, rng.normal(size=n)])
+    return X, (X.sum(1) + rng.logistic(size=n) > 0.5).astype(int), sex
+
+
+def test_a_warning_says_where_effects_do_not_add_up():
+    X, y, sex = biased(600)
+    T, V = slice(0, 300), slice(300, 600)
+    model = wrap(LogisticRegression().fit(X[T], y[T]), train=(X[T], y[T]))
+    fair = FairInfluence(model).fit(X[V], y[V], sensitive_features=sex[V])
     with pytest.warns(TrustmlWarning, match="linear regime is left"):
-        fair.reweigh(target=0.0, loss_budget=10.0, refit=True)
-    assert not fair.prediction_.linear
-    assert np.isfinite(fair.prediction_.gap).all()
-    assert fair.prediction_.to_frame().shape == (4, 5)
-    assert "NOT in the linear regime" in repr(fair.prediction_)
+        fair.reweigh(reduction=0.5, loss_budget=1.0, refit=True)
+    found = fair.prediction_
+    assert found.gap[1] == pytest.approx(fair.gap_ / 2, abs=1e-6)
+    assert found.mismatch > 0.3 * fair.gap_
+    assert found.gap[3] == pytest.approx(found.gap[2], abs=0.1 * fair.gap_)
+    assert found.to_frame().shape == (4, 5)
+    assert "NOT in the linear regime" in repr(found)
+    fair.reweigh()  # goes as far as it can be predicted
+    assert fair.prediction_.linear
+    assert fair.prediction_.gap[2] < 0.95 * fair.gap_
 
 
 def test_weights_and_class_weights_are_refitted_together(setting):
@@ -203,10 +222,7 @@ def test_a_target_that_is_there_already_keeps_the_model(setting):
 
 
 def test_decisions_reach_the_target_too():
-    rng = np.random.default_rng(0)
-    sex = rng.integers(0, 2, 2400)
-    X = np.column_stack([rng.normal(size=2400) + sex, rng.normal(size=2400)])
-    y = (X.sum(1) + rng.logistic(size=2400) > 0.5).astype(int)
+    X, y, sex = biased(2400)
     T, V = slice(0, 1200), slice(1200, 2400)
     model = wrap(LogisticRegression().fit(X[T], y[T]), train=(X[T], y[T]))
     fair = FairInfluence(model, surrogate="threshold").fit(X[V], y[V], sensitive_features=sex[V])

@@ -70,7 +70,8 @@ def results():
         found.append(robustness.masking_checks(model, X1[:10], y1[:10], eps=0.1))
         fair = fairness.FairInfluence(model).fit(X1, y1, sensitive_features=sex[60:110])
         fair.mitigate()
-    found.append(fair.mitigation_)
+        fair.reweigh()
+        found += [fair.mitigation_, fair.prediction_, fair.reach(0.8 * fair.gap_)]
     return {type(result).__name__: result for result in found}
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trustml.fairness import FairnessVerdict, Frontier
+from trustml.fairness import FairnessVerdict, Frontier, GapPrediction, Reached
 from trustml.plotting._dispatch import plot
 from trustml.plotting._intervals import intervals
 from trustml.plotting._style import (
@@ -132,3 +132,22 @@ def _(result: Frontier, ax: Axes | None = None) -> Axes:
         + ("error of the worst group" if result.criterion == "worst_group" else "gap"),
         ax=ax,
     )
+
+
+@plot.register(GapPrediction)
+def _(result: GapPrediction, ax: Axes | None = None) -> Axes:
+    ax = axes(ax)
+    stages = ("before", "predicted", "newton", "refitted")
+    known = [i for i in range(len(stages)) if np.isfinite(result.gap[i])]
+    ax.bar([stages[i] for i in known], result.gap[known], color=INK, alpha=0.6)
+    label(ax, "", "gap between groups")
+    return ax
+
+
+@plot.register(Reached)
+def _(result: Reached, ax: Axes | None = None) -> Axes:
+    ax = axes(ax)
+    ax.plot(np.arange(len(result.path)), result.path[:, 0], marker="o", color=INK)
+    ax.axhspan(result.target, result.target + result.tolerance, color=INK, alpha=0.15)
+    label(ax, "step", "gap between groups")
+    return ax
