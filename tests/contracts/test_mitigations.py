@@ -138,6 +138,9 @@ MEASURED = [kind for kind in TRANSFORMERS if kind.__name__ == "CorrelationRemove
 # Estimator -> {check of scikit-learn: why it does not apply}.
 EXPECTED_FAILURES = {}
 
+# Their aim is the score, not the gap between decisions.
+CORRECT_SCORES = {"CalibratedEqualizedOdds", "Multicalibration"}
+
 
 def built(kind, **given):
     given = {"estimator": LogisticRegression(), "random_state": 0, **given}
@@ -307,6 +310,8 @@ class TestClassifier:
         )
 
     def test_the_gap_falls_and_the_model_stays_of_use(self, kind):
+        if kind.__name__ in CORRECT_SCORES:
+            pytest.skip("corrects scores, which need not close gaps between decisions")
         decided = ask(fitted(kind), "predict", X, S)
         plain = LogisticRegression().fit(X, Y).predict(X)
         base = max((Y == 0).mean(), (Y == 1).mean())

@@ -17,7 +17,7 @@ from trustml.fairness import ThresholdOptimizer
 from trustml.fairness._roc_curves import best_mixtures, compared_rates, curves_of, gains
 from trustml.fairness._threshold_search import RangeMaximum, best_thresholds
 from trustml.model import wrap
-from trustml.warnings import TrustmlWarning
+from trustml.warnings import SmallGroupWarning, TrustmlWarning
 
 CONSTRAINTS = (
     "demographic_parity",
@@ -146,10 +146,10 @@ def test_one_rate_is_best_among_all_pairs_of_thresholds(seed, constraints):
     assert value == pytest.approx(totals.max(), abs=1e-9)
 
 
-@pytest.mark.parametrize("randomised", [True, False])
-def test_without_a_constraint_every_group_has_its_best_threshold(randomised):
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_without_a_constraint_every_group_has_its_best_threshold(deterministic):
     X, y, s = sample(1, n=120, n_groups=3)
-    fair = ThresholdOptimizer(Column(), tolerance=1.0, randomised=randomised)
+    fair = ThresholdOptimizer(Column(), tolerance=1.0, deterministic=deterministic)
     fair.fit(X, y, sensitive_features=s)
     best = 0
     for g in range(3):
@@ -192,7 +192,7 @@ def test_many_thresholds_are_thinned_within_the_constraint():
     rng = np.random.default_rng(0)
     s, y = rng.integers(0, 2, (2, 5000))
     X = (rng.normal(size=5000) + 1.5 * y + 0.7 * s)[:, None]
-    fair = ThresholdOptimizer(Column(), randomised=False, tolerance=0.03)
+    fair = ThresholdOptimizer(Column(), deterministic=True, tolerance=0.03)
     fair.fit(X, y, sensitive_features=s)
     drawn = ThresholdOptimizer(Column(), tolerance=0.03).fit(X, y, sensitive_features=s)
     for values in fair.expected_rates_.values():
@@ -295,8 +295,24 @@ def test_scores_that_the_learner_did_not_see():
     with pytest.warns(TrustmlWarning, match="unmitigated"):
         known = ThresholdOptimizer(tree, tolerance=0.5).fit(X, y, sensitive_features=s)
     assert known.objective_value_ == 1.0  # it knows its rows by heart
-    held = ThresholdOptimizer(tree, cv=4).fit(X, y, sensitive_features=s)
+    held = ThresholdOptimizer(tree, folds=4).fit(X, y, sensitive_features=s)
     assert held.objective_value_ < 0.9
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize("constraints", ["equal_opportunity", "equalized_odds"])
+def test_a_group_without_such_labels_is_left_out_of_the_comparison(constraints, deterministic):
+    X, y, s = sample(8, n=300, n_groups=3)
+    y = np.where(s == 0, 0, y)
+    fair = ThresholdOptimizer(
+        Column(), constraints=constraints, tolerance=0.1, deterministic=deterministic
+    )
+    with pytest.warns(SmallGroupWarning, match=r"groups \[0\] is undefined"):
+        fair.fit(X, y, sensitive_features=s)
+    for name, values in fair.expected_rates_.items():
+        assert np.isnan(values[0]) == (name == "true_positive_rate")
+        known = [v for v in values.values() if v == v]
+        assert max(known) - min(known) <= 0.1 + 1e-9
 
 
 def test_bad_input():

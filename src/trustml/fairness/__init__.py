@@ -5,6 +5,7 @@ from __future__ import annotations
 from trustml.fairness._assert_fair import assert_fair, fairness_verdict
 from trustml.fairness._bootstrap import GroupReplicates, bootstrap_groups
 from trustml.fairness._bootstrap_bias import corrected_gap
+from trustml.fairness._calibrated_odds import CalibratedEqualizedOdds
 from trustml.fairness._correlation_remover import CorrelationRemover
 from trustml.fairness._differential import (
     differential_fairness,
@@ -26,6 +27,7 @@ from trustml.fairness._measure import (
     FairnessMeasure,
 )
 from trustml.fairness._mitigation import Mitigation
+from trustml.fairness._multicalibration import Multicalibration
 from trustml.fairness._permutation import GapTest, gap_test, minimum_detectable_gap
 from trustml.fairness._prediction import GapPrediction
 from trustml.fairness._rates import (
@@ -38,6 +40,7 @@ from trustml.fairness._rates import (
     true_positive_rate,
 )
 from trustml.fairness._reach import Reached
+from trustml.fairness._reject_option import RejectOptionClassifier
 from trustml.fairness._reweighing import Reweighing
 from trustml.fairness._signed import (
     average_abs_odds_difference,
@@ -83,6 +86,7 @@ from trustml.fairness.metrics import (
 )
 
 __all__ = [
+    "CalibratedEqualizedOdds",
     "CorrelationRemover",
     "DisparateImpactRemover",
     "ExponentiatedGradient",
@@ -96,7 +100,9 @@ __all__ = [
     "GroupMetrics",
     "GroupReplicates",
     "Mitigation",
+    "Multicalibration",
     "Reached",
+    "RejectOptionClassifier",
     "Reweighing",
     "ThresholdOptimizer",
     "accuracy_score_difference",

@@ -9,11 +9,11 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import cross_val_predict
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import nn
 
 from trustml.core.random import RandomState, numpy_generator
-from trustml.core.validation import check_finite, n_rows, to_numpy
+from trustml.core.validation import check_finite, to_numpy
 from trustml.fairness._groups import Groups
 from trustml.fairness._known_groups import group_codes
 from trustml.fairness._mitigator import FairClassifier
@@ -26,8 +26,8 @@ class PostProcessor(FairClassifier):
     """Base of the classifiers that leave a model as it is and correct what it says.
 
     A ``Model`` or a torch module is asked as it is; of a scikit-learn estimator a clone is fitted,
-    unless it is said to be fitted. A subclass stores ``estimator``, ``prefit`` and ``cv``, learns
-    in ``_learn`` and answers in ``_decided``.
+    unless it is said to be fitted. A subclass stores ``estimator``, ``prefit`` and ``folds``,
+    learns in ``_learn`` and answers in ``_decided``.
 
     Attributes
     ----------
@@ -39,8 +39,9 @@ class PostProcessor(FairClassifier):
 
     estimator: Any
     prefit: bool = False
-    cv: Any = None
+    folds: int | None = None
     _needs_probabilities = True
+    _corrects_scores = False  # the answer is a score, no decision
 
     @abstractmethod
     def _learn(
@@ -59,7 +60,8 @@ class PostProcessor(FairClassifier):
         scores = self._training_scores(X, y, sample_weight)
         weights = np.ones(len(y)) if sample_weight is None else sample_weight
         self._learn(X, scores, y, groups.codes, weights)
-        return self._decided(X, scores, groups.codes), (scores > self._cut).astype(np.float64)
+        unmitigated = scores if self._corrects_scores else (scores > self._cut).astype(np.float64)
+        return self._decided(X, scores, groups.codes), unmitigated
 
     def predict_proba(self, X: Any, *, sensitive_features: Any) -> np.ndarray:  # type: ignore[override]
         """Return the probabilities of ``classes_``.
@@ -117,7 +119,7 @@ class PostProcessor(FairClassifier):
 
     def _answers(self, X: Any, sensitive_features: Any) -> np.ndarray:
         self._check_rows(X)
-        codes = group_codes(sensitive_features, n_rows(X), self._groups)
+        codes = group_codes(sensitive_features, _num_samples(X), self._groups)
         return self._decided(X, self._scores(self.estimator_, X), codes)
 
     def _training_scores(self, X: Any, y: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
@@ -132,12 +134,12 @@ class PostProcessor(FairClassifier):
         else:
             given = {} if weights is None else {"sample_weight": weights}
             self.estimator_ = clone(self.estimator).fit(X, labels, **given)
-            if self.cv is not None:
+            if self.folds is not None:
                 out = cross_val_predict(
                     clone(self.estimator),
                     X,
                     labels,
-                    cv=self.cv,
+                    cv=self.folds,
                     method=self._method(),
                     params=given,
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from scipy.optimize import linprog
 
 from trustml.core.validation import check_choice
 from trustml.fairness._criteria import CRITERIA
+from trustml.warnings import SmallGroupWarning
 
 _RATES = {
     "any": "selection_rate",
@@ -91,6 +93,20 @@ def curves_of(
     return curves
 
 
+def curve_at(
+    scores: np.ndarray, y: np.ndarray, weights: np.ndarray, thresholds: np.ndarray
+) -> Curve:
+    """Return one group's decisions "score at least t" at any thresholds, then about all rows."""
+    order = np.argsort(scores)
+    ends = np.append(thresholds, -np.inf)
+    below = np.searchsorted(scores[order], ends)
+    w = weights[order]
+    true, false = (
+        np.append(np.cumsum((w * part)[::-1])[::-1], 0.0)[below] for part in (y[order], ~y[order])
+    )
+    return Curve(ends, true, false)
+
+
 def compared_rates(constraints: str) -> tuple[str, ...]:
     """Return the rates that a constraint wants equal."""
     check_choice(constraints, "constraints", MET_BY_THRESHOLDS)
@@ -100,14 +116,43 @@ def compared_rates(constraints: str) -> tuple[str, ...]:
 
 
 def check_rates(curves: list[Curve], rates: tuple[str, ...], labels: list[Any]) -> None:
-    """Refuse groups in which a compared rate is undefined."""
+    """Say which groups have no rows for a compared rate: they are left out of its comparison.
+
+    Parameters
+    ----------
+    curves : list of Curve
+        One a group.
+    rates : tuple of str
+        Names of rates.
+    labels : list
+        The groups.
+
+    Raises
+    ------
+    ValueError
+        If fewer than two groups are left.
+
+    Warns
+    -----
+    SmallGroupWarning
+        If a group is left out.
+    """
     for name in rates:
         none = [g for c, g in zip(curves, labels, strict=True) if np.isnan(c.rate(name)).any()]
+        text = (
+            f"the {name.replace('_', ' ')} of the groups {none} is undefined: none of their rows "
+            "has such a label; merge groups, bring more rows, or choose demographic_parity"
+        )
+        if len(curves) - len(none) < 2:
+            raise ValueError(text)
         if none:
-            raise ValueError(
-                f"the {name.replace('_', ' ')} of the groups {none} is undefined: none of their "
-                "rows has such a label; merge groups, bring more rows, or choose demographic_parity"
-            )
+            warnings.warn(f"{text}; here it is not held", SmallGroupWarning, stacklevel=6)
+
+
+def spread(values: list[np.ndarray]) -> np.ndarray:
+    """Return the largest difference between groups, at each place; undefined groups apart."""
+    known = np.stack([v for v in values if not np.isnan(v).any()])
+    return np.asarray(np.ptp(known, axis=0))
 
 
 def gains(curves: list[Curve], objective: str) -> list[np.ndarray]:
@@ -159,8 +204,10 @@ def best_mixtures(
         mine = slice(start[g], start[g + 1])
         sums[g, mine] = 1.0
         for r, name in enumerate(rates):
-            above[r, g, mine] = curve.rate(name)
-            above[r, g, total + r] = -1.0
+            rate = curve.rate(name)
+            if not np.isnan(rate).any():
+                above[r, g, mine] = rate
+                above[r, g, total + r] = -1.0
     above = above.reshape(-1, total + len(rates))
     result = linprog(
         np.append(-gain, np.zeros(len(rates))),

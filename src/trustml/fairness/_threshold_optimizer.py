@@ -39,12 +39,12 @@ class ThresholdOptimizer(PostProcessor):
         What is made as large as it can be.
     tolerance : float in [0, 1]
         Allowed difference of each rate between any two groups.
-    randomised : bool
-        False: one threshold a group, no chance, found by search. With a tolerance of 0 often
+    deterministic : bool
+        True: one threshold a group, no chance, found by search. With a tolerance of 0 often
         only deciding alike about all rows is left.
     prefit : bool
         Whether a scikit-learn estimator is fitted already.
-    cv : int, splitter or None
+    folds : int or None
         Not None: thresholds are chosen on out-of-fold scores, for learners that know their
         training rows by heart, such as forests.
     pos_label : object or None
@@ -90,9 +90,9 @@ class ThresholdOptimizer(PostProcessor):
         constraints: str = "equalized_odds",
         objective: str = "accuracy",
         tolerance: float = 0.0,
-        randomised: bool = True,
+        deterministic: bool = False,
         prefit: bool = False,
-        cv: Any = None,
+        folds: int | None = None,
         pos_label: Any = None,
         random_state: RandomState = 0,
     ) -> None:
@@ -100,9 +100,9 @@ class ThresholdOptimizer(PostProcessor):
         self.constraints = constraints
         self.objective = objective
         self.tolerance = tolerance
-        self.randomised = randomised
+        self.deterministic = deterministic
         self.prefit = prefit
-        self.cv = cv
+        self.folds = folds
         self.pos_label = pos_label
         self.random_state = random_state
 
@@ -113,15 +113,15 @@ class ThresholdOptimizer(PostProcessor):
         check_share(self.tolerance, "tolerance")
         curves = curves_of(scores, y, codes, weights)
         check_rates(curves, rates, self.groups_)
-        if self.randomised:
-            curves = [c.take(c.hull()) for c in curves]
-            mixtures = best_mixtures(curves, rates, self.objective, self.tolerance)
-        else:
+        if self.deterministic:
             chosen = best_thresholds(curves, rates, self.objective, self.tolerance)
             mixtures = [
                 np.eye(1, len(c.thresholds), i)[0] for c, i in zip(curves, chosen, strict=True)
             ]
-        self.seed_ = self._drawn_seed(self.random_state) if self.randomised else None
+        else:
+            curves = [c.take(c.hull()) for c in curves]
+            mixtures = best_mixtures(curves, rates, self.objective, self.tolerance)
+        self.seed_ = None if self.deterministic else self._drawn_seed(self.random_state)
         pairs = list(zip(self.groups_, curves, mixtures, strict=True))
         self.thresholds_ = {
             g: [(float(c.thresholds[i]), float(p[i])) for i in np.flatnonzero(p)]

@@ -64,24 +64,29 @@ def best_thresholds(
         order = [np.argsort(c.rate(rates[0]), kind="stable") for c in curves]
         levels = [c.rate(rates[0])[o] for c, o in zip(curves, order, strict=True)]
         tables = [RangeMaximum(v[o]) for v, o in zip(gain, order, strict=True)]
-        low, high = _windows(levels, np.unique(np.concatenate(levels)), tolerance)
+        low, high = _windows(levels, _defined(levels), tolerance)
         _, places = _best(tables, low, high)
         return [int(o[p]) for o, p in zip(order, places, strict=True)]
     kept = [_thinned(c) for c in curves]
     curves = [c.take(k) for c, k in zip(curves, kept, strict=True)]
     tables = [RangeMaximum(v[k]) for v, k in zip(gain, kept, strict=True)]
     first, second = ([c.rate(name) for c in curves] for name in rates)
-    starts = np.unique(np.concatenate(first))
+    starts = _defined(first)
     best, chosen = -np.inf, [0] * len(curves)
     for low1, high1 in zip(*_windows(first, starts, tolerance), strict=True):
         if (low1 >= high1).any():
             continue
         inside = [s[a:b] for s, a, b in zip(second, low1, high1, strict=True)]
-        low2, high2 = _windows(second, np.unique(np.concatenate(inside)), tolerance)
+        low2, high2 = _windows(second, _defined(inside), tolerance)
         value, places = _best(tables, np.maximum(low2, low1), np.minimum(high2, high1))
         if value > best:
             best, chosen = value, places
     return [int(k[p]) for k, p in zip(kept, chosen, strict=True)]
+
+
+def _defined(levels: list[np.ndarray]) -> np.ndarray:
+    values = np.unique(np.concatenate(levels))
+    return np.asarray(values[~np.isnan(values)])
 
 
 def _windows(
@@ -90,6 +95,9 @@ def _windows(
     """First and past-last position (n_starts, n_groups) of the sorted levels in each window."""
     low = [np.searchsorted(v, starts - _ROUNDING) for v in levels]
     high = [np.searchsorted(v, starts + tolerance + _ROUNDING, side="right") for v in levels]
+    for g, values in enumerate(levels):
+        if np.isnan(values).any():  # a rate that this group does not have binds it nowhere
+            low[g], high[g] = np.zeros_like(low[g]), np.full_like(high[g], len(values))
     return np.stack(low, axis=1), np.stack(high, axis=1)
 
 
