@@ -6,7 +6,13 @@ from trustml.fairness._assert_fair import assert_fair, fairness_verdict
 from trustml.fairness._bootstrap import GroupReplicates, bootstrap_groups
 from trustml.fairness._bootstrap_bias import corrected_gap
 from trustml.fairness._calibrated_odds import CalibratedEqualizedOdds
+from trustml.fairness._consistency import (
+    consistency,
+)
 from trustml.fairness._correlation_remover import CorrelationRemover
+from trustml.fairness._counterfactual import (
+    counterfactual_flip_rate,
+)
 from trustml.fairness._differential import (
     differential_fairness,
 )
@@ -22,6 +28,9 @@ from trustml.fairness._inequality import (
     generalized_entropy_index,
     theil_index,
     within_group_generalized_entropy_index,
+)
+from trustml.fairness._lipschitz import (
+    lipschitz_audit,
 )
 from trustml.fairness._measure import (
     FairnessMeasure,
@@ -114,8 +123,10 @@ __all__ = [
     "between_group_generalized_entropy_index",
     "bootstrap_groups",
     "coefficient_of_variation",
+    "consistency",
     "corrected_gap",
     "count",
+    "counterfactual_flip_rate",
     "demographic_parity_difference",
     "demographic_parity_ratio",
     "differential_fairness",
@@ -138,6 +149,7 @@ __all__ = [
     "gap_test",
     "generalized_entropy_index",
     "group_metrics",
+    "lipschitz_audit",
     "mean_prediction",
     "minimum_detectable_gap",
     "negative_predictive_value_difference",
