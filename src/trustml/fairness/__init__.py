@@ -56,6 +56,7 @@ from trustml.fairness._signed import (
     average_odds_difference,
     average_predictive_value_difference,
 )
+from trustml.fairness._streaming_bootstrap import StreamingBootstrap
 from trustml.fairness._subgroups import (
     subgroup_unfairness,
 )
@@ -113,6 +114,7 @@ __all__ = [
     "Reached",
     "RejectOptionClassifier",
     "Reweighing",
+    "StreamingBootstrap",
     "ThresholdOptimizer",
     "accuracy_score_difference",
     "accuracy_score_ratio",

@@ -17,7 +17,6 @@ from trustml.fairness._gap_bounds import Gap, critical, gaps, levels
 from trustml.fairness._group_metrics import GroupMetrics, group_metrics
 from trustml.fairness._permutation import minimum_detectable_gap
 from trustml.fairness._rates import as_decisions
-from trustml.fairness._row_metrics import as_score
 from trustml.fairness._simultaneous import critical_value
 from trustml.fairness._verdict import FairnessVerdict
 from trustml.influence import InfluenceFunctions
@@ -192,23 +191,17 @@ training_rows, random_state
     names = RATES_OF[criterion]
     with warnings.catch_warnings():  # the verdict itself says what groups are too small for
         warnings.simplefilter("ignore", SmallGroupWarning)
-        if criterion == "loss_parity":
-            losses = _losses(model, X, y_true, y_pred, y_score, pos_label)
-            g = group_metrics(
-                np.zeros(len(losses)),
-                losses,
-                sensitive_features=sensitive_features,
-                metrics={"loss": "mean_prediction"},
-                random_state=random_state,
-            )
+        common = {"sensitive_features": sensitive_features, "random_state": random_state}
+        if criterion == "loss_parity" and model is not None:
+            losses = np.asarray(to_numpy(model.loss(X, y_true)), dtype=np.float64)
+            metric = {"loss": "mean_prediction"}
+            g = group_metrics(np.zeros(len(losses)), losses, metrics=metric, **common)
         else:
-            g = group_metrics(
-                y_true,
-                y_pred,
-                sensitive_features=sensitive_features,
-                metrics=list(names),
-                pos_label=pos_label,
-            )
+            if criterion == "loss_parity" and y_score is None:
+                raise ValueError("criterion='loss_parity' needs y_score=, or (model, X, y)")
+            wanted = {"loss": "log_loss"} if criterion == "loss_parity" else list(names)
+            chosen = {"metrics": wanted, "y_score": y_score, "pos_label": pos_label}
+            g = group_metrics(y_true, y_pred, **chosen, **common)
         smallest = minimum_detectable_gap(g, level=1 - alpha, random_state=random_state)
         both = _both(y_true, y_pred, sensitive_features, pos_label)
     if criterion == "worst_group":
@@ -265,25 +258,6 @@ def _read(data: tuple[Any, ...]) -> tuple[Model | None, Any, Any, Any]:
         raise ValueError(f"fairness of decisions needs a classifier, got task {model.task!r}")
     check_same_length(X=X, y=y)
     return model, X, y, to_numpy(model.predict(X))
-
-
-def _losses(
-    model: Model | None, X: Any, y_true: Any, y_pred: Any, y_score: Any, pos_label: Any
-) -> np.ndarray:
-    if model is not None:
-        return np.asarray(to_numpy(model.loss(X, y_true)), dtype=np.float64)
-    if y_score is None:
-        raise ValueError("criterion='loss_parity' needs y_score=, or (model, X, y)")
-    decisions = as_decisions(y_true, y_pred, pos_label)
-    if decisions.true is None:
-        raise ValueError("criterion='loss_parity' of y_score needs binary labels; pass pos_label=")
-    score = as_score(y_score, len(decisions.true))
-    if score.min() < 0 or score.max() > 1:
-        raise ValueError("y_score must hold probabilities, in [0, 1], for criterion='loss_parity'")
-    eps = np.finfo(np.float64).eps
-    given: np.ndarray = np.where(decisions.true, score, 1 - score)
-    losses: np.ndarray = -np.log(np.clip(given, eps, 1))
-    return losses
 
 
 def _both(y_true: Any, y_pred: Any, sensitive_features: Any, pos_label: Any) -> dict[str, float]:

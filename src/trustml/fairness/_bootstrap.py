@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,20 +11,13 @@ from trustml.core.random import RandomState, numpy_generator
 from trustml.core.results import Result
 from trustml.core.validation import check_choice
 from trustml.evidence._checks import check_count, check_probability
-from trustml.fairness import _row_metrics as row_metrics
-from trustml.fairness._confidence import OfRows, RowMetric, Sample
+from trustml.fairness._confidence import Sample
 from trustml.fairness._group_metrics import GroupMetrics
+from trustml.fairness._resampled import of_weights
+from trustml.fairness._row_weights import multinomial_weights, poisson_weights
+from trustml.fairness._score_intervals import CHUNK
 
 _METHODS = ("multinomial", "poisson")
-_CHUNK = 2**21  # row weights drawn at a time
-
-# Means, as functions of one row: (true, predicted) -> (n,)
-_ROW_VALUES: dict[Callable[..., Any], Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    row_metrics.mean_score: lambda _, predicted: predicted,
-    row_metrics.mean_error: lambda true, predicted: predicted - true,
-    row_metrics.mean_absolute_error: lambda true, predicted: np.abs(predicted - true),
-    row_metrics.mean_squared_error: lambda true, predicted: (predicted - true) ** 2,
-}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -107,8 +99,8 @@ def bootstrap_groups(
 
     Rates depend on the rows only through how many fall into each cell of group, label and
     decision: instead of rows the cells' counts are drawn, from the very law that drawing rows
-    gives them, at a cost that does not grow with n. Means of rows take row weights in chunks;
-    any other metric is computed on the drawn rows.
+    gives them, at a cost that does not grow with n. Means of rows and the area under the ROC curve
+    take the weights of many replicates at once; any other metric is computed on the drawn rows.
 
     Parameters
     ----------
@@ -127,7 +119,7 @@ def bootstrap_groups(
     Returns
     -------
     GroupReplicates
-        All rates share one draw, and every other metric has its own.
+        All rates share one draw of rows, and all other metrics another.
 
     Notes
     -----
@@ -154,12 +146,10 @@ def bootstrap_groups(
     count = check_count(n_resamples, "n_resamples", least=2)
     rng, sample = numpy_generator(random_state), g._sample
     values = np.empty((count, sample.n_groups, len(g.metrics)))
-    rates = _rates(sample, count, method, stratify, rng) if sample.rates else {}
-    for j, name in enumerate(g.metrics):
-        if name in rates:
-            values[:, :, j] = rates[name]
-        else:
-            values[:, :, j] = _others(sample, name, count, method, stratify, rng)
+    found = _rates(sample, count, method, stratify, rng) if sample.rates else {}
+    if sample.others:
+        found |= _others(sample, count, method, stratify, rng)
+    values = np.stack([found[name] for name in g.metrics], axis=2)
     return GroupReplicates(g.metrics, g.groups, values)
 
 
@@ -194,7 +184,7 @@ def _draw(
     stratify: bool,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """How often each cell (or row, of size 1) is drawn, (count, len(sizes)) float64."""
+    """How often each cell is drawn, (count, len(sizes)) float64."""
     if method == "poisson":
         return rng.poisson(sizes, size=(count, len(sizes))).astype(np.float64)
     drawn = np.empty((count, len(sizes)))
@@ -206,31 +196,23 @@ def _draw(
 
 
 def _others(
-    sample: Sample, name: str, count: int, method: str, stratify: bool, rng: np.random.Generator
-) -> np.ndarray:
-    """Replicates (count, k) of a metric of rows."""
-    metric, n = sample.others[name], len(sample.codes)
-    chunk = max(1, _CHUNK // n)
-    mean_of = _ROW_VALUES.get(metric.metric) if isinstance(metric, OfRows) else None
-    members = (sample.codes[:, None] == np.arange(sample.n_groups)).astype(np.float64)
-    sums = members
-    if isinstance(metric, OfRows) and mean_of is not None:
-        true, predicted = (np.asarray(c, dtype=np.float64) for c in metric.columns)
-        sums = np.hstack([members, members * mean_of(true, predicted)[:, None]])
-    parts = []
-    for start in range(0, count, chunk):
-        size = (min(chunk, count - start), n)
-        weights = _draw(np.ones(n), sample.codes, size[0], method, stratify, rng)
-        if mean_of is None:
-            parts.append(np.stack([_on_drawn_rows(sample, metric, w) for w in weights]))
-            continue
-        trials, totals = np.split(weights @ sums, 2, axis=1)
-        parts.append(np.divide(totals, trials, out=np.full_like(totals, np.nan), where=trials > 0))
-    return np.concatenate(parts)
-
-
-def _on_drawn_rows(sample: Sample, metric: RowMetric, weights: np.ndarray) -> np.ndarray:
-    rows = np.repeat(np.arange(len(weights)), weights.astype(np.int64))
-    codes = sample.codes[rows]
-    parts = [rows[codes == code] for code in range(sample.n_groups)]
-    return np.array([metric(part) if len(part) else np.nan for part in parts])
+    sample: Sample, count: int, method: str, stratify: bool, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Name -> replicates (count, k) of every other metric, all on the same drawn rows."""
+    sizes = np.bincount(sample.codes, minlength=sample.n_groups)
+    totals = np.tile(sizes, (count, 1))
+    if not stratify:
+        totals = rng.multinomial(sizes.sum(), sizes / sizes.sum(), size=count)
+    found = {name: np.empty((count, sample.n_groups)) for name in sample.others}
+    for code, n in enumerate(sizes.tolist()):
+        function = of_weights(sample.others, sample.rows(code))
+        step = max(1, CHUNK // n)
+        for start in range(0, count, step):
+            part = slice(start, min(start + step, count))
+            if method == "poisson":
+                weights = poisson_weights(n, part.stop - start, rng)
+            else:
+                weights = multinomial_weights(totals[part, code], n, rng)
+            for name, values in function(weights).items():
+                found[name][part, code] = values
+    return found

@@ -6,19 +6,18 @@ All intervals come from ``trustml.evidence``; this module only says of what.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
-from trustml.core.random import RandomState, numpy_generator
-from trustml.evidence import Interval, bootstrap, clopper_pearson, newcombe, proportion_ratio
+from trustml.core.random import RandomState
+from trustml.evidence import Interval, clopper_pearson, newcombe, proportion_ratio
 from trustml.evidence._checks import check_probability
+from trustml.fairness._of_rows import OfRows as OfRows
+from trustml.fairness._of_rows import RowMetric as RowMetric
+from trustml.fairness._score_intervals import of_contrasts, of_metric
 from trustml.fairness._simultaneous import pairwise_level
-
-RowMetric = Callable[[np.ndarray], float]  # row indices -> value
 
 _UNKNOWN = (math.nan, math.nan)
 
@@ -70,9 +69,7 @@ def value_interval(
         return exact.low, exact.high
     if math.isnan(sample.value(name, group)) or len(sample.rows(group)) < 2:
         return _UNKNOWN  # resamples of one row are all that row: they know no uncertainty
-    found: Interval = bootstrap(
-        sample.others[name], sample.rows(group), level=level, random_state=random_state
-    )
+    found = of_metric(sample.others[name], sample.rows(group), level, random_state)
     return found.low, found.high
 
 
@@ -121,33 +118,8 @@ def _pair_intervals(
             closed_form(int(hits[a]), int(trials[a]), int(hits[b]), int(trials[b]), level)
             for a, b in pairs
         ]
-    metric = sample.others[name]
-    involved = sorted({group for pair in pairs for group in pair})
-
-    def contrasts(rows: np.ndarray) -> np.ndarray:
-        codes = sample.codes[rows]
-        value = {group: metric(rows[codes == group]) for group in involved}
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.array(
-                [
-                    value[a] - value[b]
-                    if kind == "difference"
-                    else np.float64(value[a]) / np.float64(value[b])
-                    for a, b in pairs
-                ]
-            )
-
-    rows = np.flatnonzero(np.isin(sample.codes, involved))
-    return list(
-        bootstrap(
-            contrasts,
-            rows,
-            level=level,
-            n_resamples=max(1000, math.ceil(20 / (1 - level))),
-            strata=sample.codes[rows],
-            random_state=numpy_generator(random_state),
-        )
-    )
+    rows = {group: sample.rows(group) for pair in pairs for group in pair}
+    return of_contrasts(sample.others[name], rows, kind, pairs, level, random_state)
 
 
 def _absolute(interval: Interval) -> tuple[float, float]:
@@ -165,21 +137,3 @@ def _below_one(interval: Interval) -> tuple[float, float]:
     if low <= 1 <= high:
         return least, 1.0
     return least, (high if high < 1 else 1 / low)
-
-
-@dataclass(frozen=True, eq=False)
-class OfRows:
-    """A function of columns as one of row indices, that returns a float."""
-
-    name: str
-    metric: Callable[..., Any]
-    columns: tuple[np.ndarray, ...]
-
-    def __call__(self, rows: np.ndarray) -> float:
-        """Return the metric of some rows."""
-        value = np.asarray(self.metric(*(column[rows] for column in self.columns)))
-        if value.size != 1:
-            raise ValueError(
-                f"metric {self.name!r} must return one number, got shape {value.shape}"
-            )
-        return float(value.reshape(()))

@@ -45,11 +45,17 @@ def mean_squared_error(true: np.ndarray, predicted: np.ndarray) -> float:
     return float(((predicted - true) ** 2).mean())
 
 
-def log_loss(true: np.ndarray, score: np.ndarray) -> float:
-    """Mean -log probability of the label; probabilities of 0 count as the smallest spacing."""
+def log_losses(true: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Return -log probability of each label; probabilities of 0 count as the smallest spacing."""
     least = np.finfo(np.float64).eps
     said = np.clip(np.where(true, score, 1 - score), least, 1 - least)
-    return float(-np.log(said).mean())
+    losses: np.ndarray = -np.log(said)
+    return losses
+
+
+def log_loss(true: np.ndarray, score: np.ndarray) -> float:
+    """Mean -log probability of the label."""
+    return float(log_losses(true, score).mean())
 
 
 SCORE_METRICS: dict[str, ScoreMetric] = {
