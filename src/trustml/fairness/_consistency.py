@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -68,10 +69,8 @@ def consistency(X: Any, y_pred: Any, n_neighbors: int = 5, *, include_self: bool
     votes = as_tensor(labels if numeric else _indicators(labels), dtype=torch.float64)
     votes = votes.reshape(n, -1).to(x.device)
     agreed = 0.0
-    for start, weights in _neighbours(x - x.mean(0), k, include_self):
-        own = votes[start : start + len(weights)]
-        around = weights @ votes / k
-        apart = (own - around).abs()
+    for rows, around in _around(x - x.mean(0), votes, k, include_self):
+        apart = (around - votes[rows]).abs()
         # Half the distance of two distributions over classes: the share that decides otherwise.
         agreed += float((1 - (apart.sum(1) if numeric else apart.sum(1) / 2)).sum())
     return agreed / n
@@ -83,19 +82,24 @@ def _indicators(labels: np.ndarray) -> np.ndarray:
     return np.eye(len(position))[codes]
 
 
-def _neighbours(x: Tensor, k: int, include_self: bool) -> Any:
-    """Yield the first row of a block and its weights (block, n), which add up to k in a row."""
+def _around(x: Tensor, votes: Tensor, k: int, include_self: bool) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the mean vote of the neighbours of a block of rows, (block, c)."""
     squares = x.square().sum(1)
     slack = _TIED * float(squares.max())
     block = max(1, _BLOCK // len(x))
     for start in range(0, len(x), block):
-        rows = slice(start, start + block)
+        rows = slice(start, min(start + block, len(x)))
         apart = squares[rows, None] + squares - 2 * x[rows] @ x.T
         mine = torch.arange(len(apart), device=x.device)
         apart[mine, mine + start] = -torch.inf if include_self else torch.inf
-        last = apart.kthvalue(k, dim=1, keepdim=True).values
-        nearer, tied = apart < last - slack, (apart - last).abs() <= slack
-        if include_self and k == 1:
-            tied = apart == last
-        left = (k - nearer.sum(1, keepdim=True)).to(x)
-        yield start, nearer + tied * (left / tied.sum(1, keepdim=True))
+        near = apart.topk(min(k + 1, len(x)), dim=1, largest=False)
+        around = votes[near.indices[:, :k]].mean(1)
+        if near.values.shape[1] > k:
+            last = near.values[:, k - 1 : k]
+            tied = near.values[:, k] - last[:, 0] <= slack
+            apart, last = apart[tied], last[tied]
+            sure, shared = apart < last - slack, (apart - last).abs() <= slack
+            left = (k - sure.sum(1, keepdim=True)).to(x)
+            weights = sure + shared * (left / shared.sum(1, keepdim=True))
+            around[tied] = weights @ votes / k
+        yield rows, around
