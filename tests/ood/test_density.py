@@ -20,6 +20,7 @@ from trustml.ood import (
     UnsuitableError,
     Vim,
 )
+from trustml.ood._gram import gram_sums
 
 FEATURES = trustml.precomputed("features")
 ON_FEATURES = [Gmm, GaussianMixture, KMeans, IsolationForest, OneClassSvm, Gram]
@@ -257,6 +258,25 @@ def test_gram_is_its_formula_and_streams():
         parts.partial_fit(X[rows])
     torch.testing.assert_close(parts.score(Q), det.score(Q), rtol=1e-12, atol=1e-12)
     assert Gram(model).fit(X).layers_ == ["1", "4"]
+
+
+def test_gram_sums_of_any_order_and_precision_in_blocks():
+    maps = torch.randn(37, 5, 40, 50, generator=torch.Generator().manual_seed(0)).double()
+    maps[3] = 0
+    maps[:, 1] = maps[:, 1].abs() * 1e-5
+    F = maps.flatten(2).numpy()
+    for orders in ((1, 2, 3, 4, 5), (3,), (2, 9), (5, 1)):
+        v = np.concatenate([((F**p) @ (F**p).transpose(0, 2, 1)).sum(2) for p in orders], 1)
+        p = np.repeat(orders, 5)
+        expected = np.sign(v) * np.abs(v) ** (1 / p)
+        for dtype, rtol in ((torch.float64, 1e-11), (torch.float32, 1e-4)):
+            found = gram_sums(maps.to(dtype), channels_first=True, orders=orders)
+            assert found.dtype == torch.float64
+            least = rtol * np.abs(expected).max(axis=1, keepdims=True) + 1e-60
+            assert (np.abs(found.numpy() - expected) <= rtol * np.abs(expected) + least).all()
+    alone = gram_sums(maps[5:6].float(), channels_first=True, orders=(1, 5))
+    whole = gram_sums(maps.float(), channels_first=True, orders=(1, 5))
+    torch.testing.assert_close(whole[5:6], alone, rtol=1e-6, atol=0)
 
 
 def test_bad_settings_are_refused(clouds, digits):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
+from torch import nn
 
 import trustml
 from trustml.evidence import pvalues
@@ -14,6 +15,7 @@ from trustml.ood import (
     Energy,
     FullLaplace,
     Fused,
+    Gram,
     IsolationForest,
     Knn,
     Mahalanobis,
@@ -118,6 +120,26 @@ def test_the_attribution_is_the_slope_of_the_score(digits, kind):
         step = 1e-6 * way
         difference = (det.score(x + step) - det.score(x - step)) / 2e-6
         np.testing.assert_allclose((slope * way).sum(1), difference, rtol=1e-3, atol=1e-5)
+
+
+def test_the_slope_of_gram_goes_through_maps_with_dead_channels():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 6), nn.ReLU(),
+            nn.Linear(6, 3),
+        ).double()  # fmt: skip
+        with torch.no_grad():
+            net[0].bias[0] = -100.0
+        X = torch.rand(60, 1, 8, 8).double()
+        way = torch.randn(3, 1, 8, 8).double()
+    det = Gram(trustml.wrap(net, task="classification")).fit(X)
+    x = 3 * X[:3]
+    slope = explain(det, x).attribution
+    assert np.abs(slope).max() > 0
+    difference = (det.score(x + 1e-6 * way) - det.score(x - 1e-6 * way)).numpy() / 2e-6
+    found = (slope * way.numpy()).sum(axis=(1, 2, 3))
+    np.testing.assert_allclose(found, difference, rtol=1e-3, atol=1e-5)
 
 
 def test_a_moved_pixel_is_pointed_at(digits):

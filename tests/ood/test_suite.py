@@ -179,3 +179,14 @@ def test_catalogue_is_the_rooms_table_of_contents():
     assert "Suite" not in catalogue()
     assert "Detector" not in catalogue()
     assert set(catalogue()) <= set(ood.__all__)
+
+
+def test_layers_that_overflow_are_refused_by_the_suite(digits):
+    net = nn.Sequential(nn.Linear(64, 8), nn.Hardtanh(), nn.Linear(8, 10))
+    with torch.no_grad():
+        net[0].weight *= 100
+    model = trustml.wrap(net, task="classification")
+    suite = Suite(model, [Mahalanobis(model, layers=["0"]), "Msp"])
+    suite.fit(digits.X_train[:100], digits.y_train[:100])
+    with pytest.raises(ValueError, match=r"layer '0.*(NaN|inf)"):
+        suite.score(digits.X_test[:5] * 3e38)

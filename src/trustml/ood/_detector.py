@@ -214,10 +214,14 @@ class Detector(BaseEstimator, ABC):
         Tensor of shape (n,)
             float64, higher = more out of distribution.
         """
-        self._check_fitted()
         check_observed(observation)
         with torch.no_grad():
-            return self._score(observation)
+            return self.score_checked(observation)
+
+    def score_checked(self, observation: Observation) -> Tensor:
+        """Return `score_observation` of what was found finite."""
+        self._check_fitted()
+        return self._score(observation)
 
     def calibrate(self, X_cal: Any, y_cal: Any = None, weights: Ratio | None = None) -> Self:
         """Keep the scores of in-distribution rows, the yardstick of every verdict.

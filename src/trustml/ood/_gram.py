@@ -16,6 +16,8 @@ from trustml.ood._layers import LayerChoice, by_position, chosen_layers, layer_r
 from trustml.ood._seen import as_double
 
 _LEAST = 1e-3  # of a layer's mean bound: what a channel that never fired is divided by
+_SINGLE = 5  # orders up to which float32 will do for float32 activations
+_NUMBERS = 2**16  # activations at once: what a core's cache holds three times
 
 
 class Gram(Detector):
@@ -90,24 +92,35 @@ class Gram(Detector):
             low.scatter_reduce_(0, which, part, "amin")
             high.scatter_reduce_(0, which, part, "amax")
 
+    def _finish(self, model: Model) -> None:
+        self.least_ = [_least(highs) for highs in self.high_]
+
     def _score(self, observation: Observation) -> Tensor:
-        classes = _predicted(observation)
-        excess, inside = [], []
-        for v, lows, highs in zip(self._sums(observation), self.low_, self.high_, strict=True):
-            seen = lows[:, 0].isfinite()
+        classes, sums = _predicted(observation), self._sums(observation)
+        found = sums[0].new_empty(len(classes))
+        for k in torch.unique(classes).tolist():
+            which = (classes == k).nonzero().flatten()
+            found[which] = self._within([part[which] for part in sums], k)
+        return found
+
+    def _within(self, parts: list[Tensor], k: int) -> Tensor:
+        """Return the scores of rows that are all predicted as one class."""
+        total = parts[0].new_zeros(len(parts[0]))
+        ranges = []
+        for v, lows, highs, least in zip(parts, self.low_, self.high_, self.least_, strict=True):
             # A class that no row of fit was predicted as has the ranges of all.
-            low = torch.where(seen[:, None], lows, lows.amin(dim=0))[classes]
-            high = torch.where(seen[:, None], highs, highs.amax(dim=0))[classes]
-            least = (_LEAST * highs[seen].abs().mean()).clamp_min(torch.finfo(v.dtype).tiny)
-            over = (v - high).clamp_min(0) / high.abs().clamp_min(least)
-            under = (low - v).clamp_min(0) / low.abs().clamp_min(least)
-            excess.append((over + under).mean(dim=1))
-            middle, half = (low + high) / 2, (high - low) / 2
-            near = (v - middle).abs() / half.clamp_min(1e-12 * least)
-            inside.append(near.where(half > 0, torch.zeros_like(near)).mean(dim=1))
-        total = torch.stack(excess).sum(dim=0)
-        nearness = torch.stack(inside).mean(dim=0).clamp_max(1)
-        return torch.where(total > 0, total, nearness - 1)
+            seen = bool(lows[k, 0].isfinite())
+            low = lows[k] if seen else lows.amin(dim=0)
+            high = highs[k] if seen else highs.amax(dim=0)
+            over = (v - high).clamp_min_(0) @ high.abs().clamp_min(least).reciprocal()
+            under = (low - v).clamp_min_(0) @ low.abs().clamp_min(least).reciprocal()
+            total += (over + under) / v.shape[1]
+            ranges.append((low, high, least))
+        inside = (total == 0).nonzero().flatten()
+        if len(inside):
+            near = [_nearness(v[inside], *own) for v, own in zip(parts, ranges, strict=True)]
+            total[inside] = torch.stack(near).mean(dim=0).clamp_max(1) - 1
+        return total
 
     def _sums(self, observation: Observation) -> list[Tensor]:
         if self.layers_:
@@ -127,19 +140,52 @@ class Gram(Detector):
 
 def gram_sums(output: Tensor, *, channels_first: bool, orders: Sequence[int]) -> Tensor:
     """Return the row sums of the Gram matrices, (b, channels * orders), in float64."""
-    maps = by_position(output, channels_first=channels_first).double()
+    maps = by_position(output, channels_first=channels_first)
+    # Beyond the paper's orders the powers of small activations would underflow.
+    least = torch.float32 if max(orders) <= _SINGLE else torch.float64
+    maps = maps.to(torch.promote_types(maps.dtype, least))
+    b, c, m = maps.shape
+    rows = max(1, min(b, _NUMBERS // (c * m) if maps.device.type == "cpu" else b))
+    # Multiples of 4096 bytes between them, and stores would hold up loads.
+    room = maps.new_empty(3, -(-c * rows * m // 1024) * 1024 + 352)
+    return torch.cat([_gram_sums(some, orders, room) for some in torch.split(maps, rows)])
+
+
+def _gram_sums(maps: Tensor, orders: Sequence[int], room: Tensor) -> Tensor:
+    b, c, m = maps.shape
+    into: Sequence[Tensor | None] = (None, None, None)
+    if not maps.requires_grad:
+        into = room[:, : c * b * m].view(3, c, b, m).unbind()
+    flat, tiny = maps.flatten(1), torch.finfo(maps.dtype).tiny
     # High orders of large activations would overflow: the largest is 1 meanwhile.
-    size = maps.abs().amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
-    base = maps / size
-    power, reached, sums = base.clone(), 1, {}
+    size = torch.maximum(flat.amax(dim=1), -flat.amin(dim=1)).clamp_min(tiny)
+    # Channels first: sums over them, and products with these, run through long vectors.
+    base = torch.div(maps.transpose(0, 1), size[:, None], out=into[0]).reshape(c, b * m)
+    power, work = (None if part is None else part.view(c, b * m) for part in into[1:])
+    reached, at, sums = 1, base, {}
     for p in sorted(set(orders)):
         # By products: torch's powers take ten times as long.
         for _ in range(p - reached):
-            power *= base
+            at = torch.mul(at, base, out=power)
         reached = p
-        found = (power @ power.sum(dim=1)[:, :, None])[:, :, 0]
-        sums[p] = found.sign() * found.abs() ** (1 / p) * size[:, :, 0] ** 2
-    return torch.cat([sums[p] for p in orders], dim=1)
+        found = torch.mul(at, at.sum(dim=0), out=work).view(c, b, m).sum(dim=2).double()
+        least = torch.finfo(found.dtype).tiny  # of zero the root has no slope
+        sums[p] = (found.abs().clamp_min(least).log() / p).exp().copysign(found)
+    each = torch.stack([sums[p] for p in orders]) * size.double().square()
+    return each.permute(2, 0, 1).flatten(1)
+
+
+def _least(highs: Tensor) -> float:
+    """Return what to divide by at least."""
+    seen = highs[highs[:, 0].isfinite()]
+    return max(_LEAST * float(seen.abs().mean()), torch.finfo(highs.dtype).tiny)
+
+
+def _nearness(v: Tensor, low: Tensor, high: Tensor, least: float) -> Tensor:
+    """Return how near to the bounds numbers in their ranges are on average: 0 in the middle."""
+    middle, half = (low + high) / 2, (high - low) / 2
+    near = (v - middle).abs() / half.clamp_min(1e-12 * least)
+    return near.where(half > 0, torch.zeros_like(near)).mean(dim=1)
 
 
 def _predicted(observation: Observation) -> Tensor:

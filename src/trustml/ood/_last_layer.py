@@ -147,9 +147,10 @@ class FullPosterior(Posterior):
         inputs, (c, m, _) = self.layer.inputs(features), self._inverse.shape
         factor = self.layer.loss.hessian_factor(self.layer.outputs(features), targets)
         among = inputs.new_empty(len(inputs), c, c)
-        for j in range(c):
-            through = (inputs @ self._inverse[j]).view(-1, c, m)
-            among[:, j] = (through @ inputs[:, :, None])[:, :, 0]
+        for j in range(c):  # it is symmetric
+            through = (inputs @ self._inverse[j, :, : (j + 1) * m]).view(-1, j + 1, m)
+            among[:, j, : j + 1] = (through @ inputs[:, :, None])[:, :, 0]
+            among[:, :j, j] = among[:, j, :j]
         return (factor * (among @ factor)).sum(dim=(1, 2)).clamp_min(0)
 
 

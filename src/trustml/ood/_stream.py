@@ -12,7 +12,7 @@ from trustml.core.validation import check_same_length
 from trustml.model import Model, Observation
 from trustml.model.passes import Layers
 from trustml.ood._jacobian import Answer, ReadsGradients, answers
-from trustml.ood._seen import UnsuitableError, provided
+from trustml.ood._seen import UnsuitableError, check_observed, provided
 
 if TYPE_CHECKING:
     from trustml.ood._detector import Detector
@@ -117,12 +117,14 @@ def score_observed(members: Mapping[str, Detector], observation: Observation) ->
     if asking:
         inputs, targets = next(iter(asking.values())).rows(observation)
         read = answers({name: d.question() for name, d in asking.items()}, inputs, targets)
-    return {
-        name: detector.score_answer(observation, read[name])
-        if isinstance(detector, ReadsGradients)
-        else detector.score_observation(observation)
-        for name, detector in members.items()
-    }
+    check_observed(observation)
+    with torch.no_grad():
+        return {
+            name: detector.score_answer(observation, read[name])
+            if isinstance(detector, ReadsGradients)
+            else detector.score_checked(observation)
+            for name, detector in members.items()
+        }
 
 
 def observed(detectors: Iterable[Detector], model: Model, X: Any) -> Iterable[Observation]:
