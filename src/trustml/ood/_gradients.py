@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from trustml.core.batches import Inputs
+from trustml.core.gradients import PerExampleGradients
+from trustml.core.parameters import ParameterSpace
 from trustml.core.validation import check_positive_int
 from trustml.ihvp import Objective
 from trustml.model import Model, Observation
@@ -18,7 +20,7 @@ from trustml.ood._even_rows import EvenRows
 from trustml.ood._heldout_damping import checked_damping, holdout
 from trustml.ood._jacobian import Answer, Question, ReadsGradients, answers
 from trustml.ood._laplace import targets_of
-from trustml.ood._seen import UnsuitableError, check_observed
+from trustml.ood._seen import UnsuitableError
 from trustml.ood._spectrum import Spectrum, spectrum
 
 T = TypeVar("T")
@@ -59,7 +61,19 @@ class GradientDetector(Detector, ReadsGradients):
 
     def question(self) -> Question:
         """Return what to read off the gradients."""
+        if not hasattr(self, "question_"):  # one that was loaded
+            model, vectors = self.model_, self.__dict__.pop("vectors_")
+            space = ParameterSpace(model.module, self.parameters, head=model.head_name)
+            gradients = PerExampleGradients(model.module, space)
+            self.question_ = Question(gradients, model.loss_fn, vectors, self.raw)
         return self.question_
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Keep of the question what the model does not give."""
+        state = dict(vars(self))
+        if (question := state.pop("question_", None)) is not None:
+            state["vectors_"] = question.vectors
+        return state
 
     def rows(self, observation: Observation) -> tuple[Inputs, Tensor]:
         """Return the inputs and the targets of the rows that were seen."""
@@ -80,7 +94,6 @@ class GradientDetector(Detector, ReadsGradients):
         Tensor of shape (n,)
             float64, higher = more out of distribution.
         """
-        check_observed(observation)
         return self._read(answer)
 
     def _update(self, model: Model, observation: Observation, labels: Tensor | None) -> None:
@@ -121,7 +134,7 @@ class GradientDetector(Detector, ReadsGradients):
         return self.spectrum_.vectors
 
     def _score(self, observation: Observation) -> Tensor:
-        return self._read(answers({"": self.question_}, *self.rows(observation))[""])
+        return self._read(answers({"": self.question()}, *self.rows(observation))[""])
 
     def _once(self, key: object, make: Callable[[], T]) -> T:
         if key not in self.shared_:

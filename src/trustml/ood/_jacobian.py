@@ -102,9 +102,10 @@ def answers(
     dict of str to Answer
         In float64.
     """
-    groups: dict[int, dict[str, Question]] = {}
+    groups: dict[object, dict[str, Question]] = {}
     for name, question in questions.items():
-        groups.setdefault(id(question.gradients), {})[name] = question
+        of = question.gradients
+        groups.setdefault((id(of.module), *of.space.shapes), {})[name] = question
     found: dict[str, Answer] = {}
     for group in groups.values():
         found |= _of_one_model(group, inputs, targets)

@@ -170,19 +170,21 @@ class _Writer:
         if isinstance(thing, np.ndarray) and thing.dtype.kind not in "biuf":
             return {"is": "names", "items": self.write(thing.tolist(), path)}
         name = f"t{len(self.tensors)}"
-        self.tensors[name] = thing if isinstance(thing, Tensor) else torch.tensor(thing)
         if isinstance(thing, Tensor):
+            # What detectors share is written, and read, once.
+            name = next((known for known, own in self.tensors.items() if own is thing), name)
+            self.tensors[name] = thing
             return {"is": "tensor", "at": name, "moves": thing.device.type != "cpu"}
+        self.tensors[name] = torch.tensor(thing)
         return {"is": "array", "at": name}
 
     def _object(self, thing: Any, path: str) -> dict[str, Any]:
         outer = self.model
         if isinstance(thing, BaseEstimator):
             self.model = getattr(thing, "model", outer)
-        keep = getattr(thing, "_kept", None)
-        state = dict(vars(thing)) if keep is None else keep()
         written = {
-            key: self.write(value, f"{path}.{key}".lstrip(".")) for key, value in state.items()
+            key: self.write(value, f"{path}.{key}".lstrip("."))
+            for key, value in thing.__getstate__().items()
         }
         self.model = outer
         return {"is": "object", "kind": _name(type(thing)), "state": written}
@@ -203,8 +205,9 @@ class _Reader:
         if kind == "scalar":
             return np.dtype(value["type"]).type(value["value"])
         if kind == "tensor":
-            tensor = self.tensors[value["at"]]
-            return tensor.to(self.model.device) if value["moves"] else tensor
+            if value["moves"]:
+                self.tensors[value["at"]] = self.tensors[value["at"]].to(self.model.device)
+            return self.tensors[value["at"]]
         if kind == "array":
             return self.tensors[value["at"]].numpy()
         if kind in ("dtype", "device"):
@@ -233,11 +236,7 @@ class _Reader:
         state = {key: self.read(item) for key, item in value["state"].items()}
         if isinstance(thing, BaseEstimator) and "model" in state:
             state["model"] = self.given
-        restore = getattr(thing, "_restore", None)
-        if restore is None:
-            vars(thing).update(state)  # frozen dataclasses too
-        else:
-            restore(self.model, state)
+        vars(thing).update(state)  # frozen dataclasses too
         return thing
 
 

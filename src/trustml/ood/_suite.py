@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from os import PathLike
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ from trustml.model import Model, as_model
 from trustml.ood._calibration import Calibration, Ratio
 from trustml.ood._detector import Detector, as_scores
 from trustml.ood._roster import Choice, make
+from trustml.ood._saving import load, save
 from trustml.ood._stream import learn, score
 from trustml.ood._table import DetectorTable
 
@@ -78,6 +80,37 @@ class Suite(BaseEstimator):
         self.detectors_, self.left_out_ = learn(members, model, X, y, strict=strict)
         self.model_ = model
         return self
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write all detectors to a folder: tensors (safetensors) and a JSON manifest, no pickle.
+
+        A part that is neither numbers nor text is refused with a TypeError that names it.
+
+        Parameters
+        ----------
+        path : str or Path
+            A new folder, or one with an earlier save for the same model, which is replaced; a
+            folder that belongs to another model is refused with a ``StoreMismatchError``.
+        """
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], model: Any) -> Self:
+        """Return the suite that ``save`` wrote; for another model a ``StoreMismatchError``.
+
+        Parameters
+        ----------
+        path : str or Path
+            The folder.
+        model : Model or estimator
+            The same model as then: nothing of it is in the folder but its fingerprint.
+
+        Returns
+        -------
+        Suite
+            Fitted, and calibrated if it was.
+        """
+        return load(path, model, cls)
 
     def score(self, X: Any) -> DetectorTable:
         """Return every detector's scores, in one forward pass.
