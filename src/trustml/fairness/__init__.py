@@ -17,6 +17,9 @@ from trustml.fairness._differential import (
     differential_fairness,
 )
 from trustml.fairness._disparate_impact import DisparateImpactRemover
+from trustml.fairness._distribution import (
+    distribution_parity_difference,
+)
 from trustml.fairness._exponentiated_gradient import ExponentiatedGradient
 from trustml.fairness._fair_influence import FairInfluence
 from trustml.fairness._frontier import Frontier, frontier
@@ -51,6 +54,9 @@ from trustml.fairness._rates import (
 from trustml.fairness._reach import Reached
 from trustml.fairness._reject_option import RejectOptionClassifier
 from trustml.fairness._reweighing import Reweighing
+from trustml.fairness._set_metrics import (
+    prediction_set_metrics,
+)
 from trustml.fairness._signed import (
     average_abs_odds_difference,
     average_odds_difference,
@@ -132,6 +138,7 @@ __all__ = [
     "demographic_parity_difference",
     "demographic_parity_ratio",
     "differential_fairness",
+    "distribution_parity_difference",
     "equal_opportunity_difference",
     "equal_opportunity_ratio",
     "equalized_odds_difference",
@@ -158,6 +165,7 @@ __all__ = [
     "negative_predictive_value_ratio",
     "precision_difference",
     "precision_ratio",
+    "prediction_set_metrics",
     "predictive_parity_difference",
     "predictive_parity_ratio",
     "selection_rate",
