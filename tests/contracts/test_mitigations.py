@@ -135,6 +135,15 @@ CLASSIFIERS = [kind for kind in ESTIMATORS if issubclass(kind, ClassifierMixin)]
 TRANSFORMERS = [kind for kind in ESTIMATORS if issubclass(kind, TransformerMixin)]
 # What correlates with a sensitive number can be removed without groups.
 MEASURED = [kind for kind in TRANSFORMERS if kind.__name__ == "CorrelationRemover"]
+# Without chance, defined on few rows, and quick.
+CHECKED = {
+    "deterministic": True,
+    "constraints": "demographic_parity",
+    "grid_size": 5,
+    "max_epochs": 12,
+    "learning_rate": 0.05,
+    "hidden": (4,),
+}
 # Estimator -> {check of scikit-learn: why it does not apply}.
 EXPECTED_FAILURES = {}
 
@@ -152,6 +161,11 @@ def fitted(kind, X=X, y=Y, s=S, **more):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TrustmlWarning)
         return built(kind).fit(X, y, sensitive_features=s, **more)
+
+
+@functools.cache
+def fitted_once(kind):
+    return fitted(kind)
 
 
 def ask(estimator, name, X, s):
@@ -210,12 +224,12 @@ class TestEstimator:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             check_estimator(
-                built(subclass, deterministic=True, constraints="demographic_parity"),
+                built(subclass, **CHECKED),
                 expected_failed_checks=EXPECTED_FAILURES.get(kind.__name__),
             )
 
     def test_a_clone_has_the_parameters_and_is_not_fitted(self, kind):
-        estimator = fitted(kind)
+        estimator = fitted_once(kind)
         copy = clone(estimator)
         assert copy.get_params().keys() == estimator.get_params().keys()
         with pytest.raises(NotFittedError):
@@ -244,12 +258,12 @@ class TestEstimator:
             warnings.simplefilter("ignore", TrustmlWarning)
             estimator.fit(X[::2], 1 - Y[::2], sensitive_features=S[1::2])
             estimator.fit(X, Y, sensitive_features=S)
-        fresh = answers(fitted(kind), X, S)
+        fresh = answers(fitted_once(kind), X, S)
         for name, answer in answers(estimator, X, S).items():
             np.testing.assert_array_equal(answer, fresh[name])
 
     def test_a_row_is_answered_the_same_in_any_batch(self, kind):
-        estimator = fitted(kind)
+        estimator = fitted_once(kind)
         whole = answers(estimator, X[:40], S[:40])
         for order in (np.arange(40)[::-1], np.array([3, 0])):
             for name, answer in answers(estimator, X[order], S[order]).items():
@@ -263,7 +277,7 @@ class TestEstimator:
         frame = pd.DataFrame(X, columns=["a", "b"])
         estimator = fitted(kind, frame, pd.Series(Y), pd.Series(S, name="group"))
         assert estimator.feature_names_in_.tolist() == ["a", "b"]
-        plain = answers(fitted(kind), X, S)
+        plain = answers(fitted_once(kind), X, S)
         for name, answer in answers(estimator, frame, pd.Series(S, name="group")).items():
             np.testing.assert_allclose(np.asarray(answer), plain[name], rtol=1e-6)
 
@@ -299,7 +313,7 @@ class TestClassifier:
         assert set(ask(estimator, "predict", X, S)) <= {0, 1}
 
     def test_labels_of_any_kind(self, kind):
-        plain = fitted(kind)
+        plain = fitted_once(kind)
         named = fitted(kind, y=np.array(["deny", "grant"])[Y])
         np.testing.assert_array_equal(named.classes_, ["deny", "grant"])
         np.testing.assert_array_equal(
@@ -312,7 +326,7 @@ class TestClassifier:
     def test_the_gap_falls_and_the_model_stays_of_use(self, kind):
         if kind.__name__ in CORRECT_SCORES:
             pytest.skip("corrects scores, which need not close gaps between decisions")
-        decided = ask(fitted(kind), "predict", X, S)
+        decided = ask(fitted_once(kind), "predict", X, S)
         plain = LogisticRegression().fit(X, Y).predict(X)
         base = max((Y == 0).mean(), (Y == 1).mean())
         assert (decided == Y).mean() > base + ((plain == Y).mean() - base) / 3
@@ -334,7 +348,7 @@ class TestClassifier:
 @pytest.mark.parametrize("kind", TRANSFORMERS)
 class TestTransformer:
     def test_rows_stay_rows(self, kind):
-        moved = ask(fitted(kind), "transform", X, S)
+        moved = ask(fitted_once(kind), "transform", X, S)
         assert len(moved) == 600
         assert np.isfinite(np.asarray(moved, dtype=float)).all()
         assert not np.array_equal(moved, X)

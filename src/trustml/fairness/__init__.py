@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trustml.fairness._adversarial import AdversarialDebiasing
 from trustml.fairness._assert_fair import assert_fair, fairness_verdict
 from trustml.fairness._bootstrap import GroupReplicates, bootstrap_groups
 from trustml.fairness._bootstrap_bias import corrected_gap
@@ -24,6 +25,7 @@ from trustml.fairness._exponentiated_gradient import ExponentiatedGradient
 from trustml.fairness._fair_influence import FairInfluence
 from trustml.fairness._frontier import Frontier, frontier
 from trustml.fairness._grid_search import GridSearch
+from trustml.fairness._group_dro import GroupDRO
 from trustml.fairness._group_metrics import GroupMetrics, group_metrics
 from trustml.fairness._inequality import (
     between_group_generalized_entropy_index,
@@ -52,6 +54,7 @@ from trustml.fairness._rates import (
     true_positive_rate,
 )
 from trustml.fairness._reach import Reached
+from trustml.fairness._regularised import RegularisedClassifier
 from trustml.fairness._reject_option import RejectOptionClassifier
 from trustml.fairness._reweighing import Reweighing
 from trustml.fairness._set_metrics import (
@@ -102,6 +105,7 @@ from trustml.fairness.metrics import (
 )
 
 __all__ = [
+    "AdversarialDebiasing",
     "CalibratedEqualizedOdds",
     "CorrelationRemover",
     "DisparateImpactRemover",
@@ -113,11 +117,13 @@ __all__ = [
     "GapPrediction",
     "GapTest",
     "GridSearch",
+    "GroupDRO",
     "GroupMetrics",
     "GroupReplicates",
     "Mitigation",
     "Multicalibration",
     "Reached",
+    "RegularisedClassifier",
     "RejectOptionClassifier",
     "Reweighing",
     "StreamingBootstrap",
