@@ -52,9 +52,8 @@ def differential_fairness(
 
     Examples
     --------
-    >>> fair = differential_fairness(
-    ...     [1, 0, 0, 0, 1, 1, 0, 0], sensitive_features=list("ffffmmmm"), concentration=0
-    ... )
+    >>> y, sex = [1, 0, 0, 0, 1, 1, 0, 0] * 10, list("ffffmmmm") * 10
+    >>> fair = differential_fairness(y, sensitive_features=sex, concentration=0)
     >>> round(fair.value, 4)
     0.6931
     >>> fair.words

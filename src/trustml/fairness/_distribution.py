@@ -50,9 +50,8 @@ def distribution_parity_difference(
 
     Examples
     --------
-    >>> found = distribution_parity_difference(
-    ...     [1.0, 2.0, 3.0, 4.0], sensitive_features=["f", "f", "m", "m"]
-    ... )
+    >>> predicted, sex = [1.0, 2.0, 3.0, 4.0] * 10, ["f", "f", "m", "m"] * 10
+    >>> found = distribution_parity_difference(predicted, sensitive_features=sex)
     >>> found.value, found.words
     (1.0, 'predictions above 2: 0 of f, 1 of m')
     """
