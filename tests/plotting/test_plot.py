@@ -64,6 +64,8 @@ def results():
         fairness.bootstrap_groups(groups, 20, random_state=0),
         fairness.fairness_verdict(y1, model.predict(X1), sensitive_features=sex[60:110]),
         fairness.frontier({"plain": pipeline}, X, y, sensitive_features=sex, seeds=2),
+        fairness.proxy_bounds(y, y, probabilities=np.full((len(y), 2), 0.5)),
+        fairness.noisy_groups(y, y, sensitive_features=sex, confusion=np.eye(2)),
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

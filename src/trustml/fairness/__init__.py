@@ -42,8 +42,10 @@ from trustml.fairness._measure import (
 )
 from trustml.fairness._mitigation import Mitigation
 from trustml.fairness._multicalibration import Multicalibration
+from trustml.fairness._noisy_groups import NoisyGroups, noisy_groups
 from trustml.fairness._permutation import GapTest, gap_test, minimum_detectable_gap
 from trustml.fairness._prediction import GapPrediction
+from trustml.fairness._proxy import ProxyBounds, proxy_bounds
 from trustml.fairness._rates import (
     count,
     false_negative_rate,
@@ -122,6 +124,8 @@ __all__ = [
     "GroupReplicates",
     "Mitigation",
     "Multicalibration",
+    "NoisyGroups",
+    "ProxyBounds",
     "Reached",
     "RegularisedClassifier",
     "RejectOptionClassifier",
@@ -169,11 +173,13 @@ __all__ = [
     "minimum_detectable_gap",
     "negative_predictive_value_difference",
     "negative_predictive_value_ratio",
+    "noisy_groups",
     "precision_difference",
     "precision_ratio",
     "prediction_set_metrics",
     "predictive_parity_difference",
     "predictive_parity_ratio",
+    "proxy_bounds",
     "selection_rate",
     "selection_rate_difference",
     "selection_rate_ratio",

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trustml.fairness import FairnessVerdict, Frontier, GapPrediction, Reached
+from trustml.fairness import (
+    FairnessVerdict,
+    Frontier,
+    GapPrediction,
+    NoisyGroups,
+    ProxyBounds,
+    Reached,
+)
 from trustml.plotting._dispatch import plot
 from trustml.plotting._intervals import intervals
 from trustml.plotting._style import (
@@ -150,4 +157,29 @@ def _(result: Reached, ax: Axes | None = None) -> Axes:
     ax.plot(np.arange(len(result.path)), result.path[:, 0], marker="o", color=INK)
     ax.axhspan(result.target, result.target + result.tolerance, color=INK, alpha=0.15)
     label(ax, "step", "gap between groups")
+    return ax
+
+
+@plot.register(ProxyBounds)
+def _(result: ProxyBounds, ax: Axes | None = None) -> Axes:
+    columns = result._columns()
+    middle = (columns["at least"] + columns["at most"]) / 2
+    return _differences(columns, middle, columns["at least"], columns["at most"], ax)
+
+
+@plot.register(NoisyGroups)
+def _(result: NoisyGroups, ax: Axes | None = None) -> Axes:
+    columns = result._columns()
+    return _differences(columns, columns["difference"], columns["low"], columns["high"], ax)
+
+
+def _differences(columns: dict[str, Any], at: Any, low: Any, high: Any, ax: Axes | None) -> Axes:
+    names = [
+        f"{metric.replace('_', ' ')}: {group} minus {other}"
+        for metric, group, other in zip(
+            columns["metric"], columns["group"], columns["minus"], strict=True
+        )
+    ]
+    ax = intervals(names, at, low, high, x="difference", ax=ax)
+    ax.axvline(0, color=MUTED, linewidth=1.0)
     return ax
