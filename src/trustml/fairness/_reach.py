@@ -20,7 +20,8 @@ from trustml.influence import InfluenceFunctions
 from trustml.model import Model
 from trustml.warnings import TrustmlWarning
 
-_NEWTON_STEPS = 8
+_NEWTON_STEPS = 20
+_ROUGHLY = 1e-3  # of the pull may be left on the way, not in the end
 _HALVINGS = 4
 _ROUNDS = 3  # times the planned number of steps, where the plan was not enough
 
@@ -117,8 +118,11 @@ class Walk:
             # Decisions move in jumps: what does not help at once may after the next step.
             for halving in range(1 if self.decisions else _HALVINGS + 1):
                 tried = weights + (aimed - weights) / 2**halving
-                moved, _ = newton(self.influence, tried, vector, _NEWTON_STEPS)
+                moved, _ = newton(self.influence, tried, vector, _NEWTON_STEPS, _ROUGHLY)
                 outcome = self.validation.measure(objective.at(moved))
+                if self._within(outcome):
+                    moved, _ = newton(self.influence, tried, moved, _NEWTON_STEPS)
+                    outcome = self.validation.measure(objective.at(moved))
                 if self.decisions or self._off(outcome) < self._off(path[-1]):
                     break
             else:

@@ -123,6 +123,8 @@ def _solve(program: Program, gap: float | None) -> np.ndarray | None:
     conditions = np.unique(compared.condition)
     m = n + int(back.sum())
     size = m + 2 * len(conditions) + 1
+    # The solver's tolerances are absolute, and effects of one row are small: units of the largest.
+    unit = _unit(program.effects)
 
     def row(effects: np.ndarray) -> np.ndarray:
         made = np.zeros(size)
@@ -133,18 +135,19 @@ def _solve(program: Program, gap: float | None) -> np.ndarray | None:
     for j, condition in enumerate(compared.condition):
         place = m + 2 * int(np.searchsorted(conditions, condition))
         for sign, level in ((1.0, place), (-1.0, place + 1)):
-            made = sign * row(program.effects[j])
+            made = row(sign * program.effects[j] / unit)
             made[level] = -sign
             rows.append(made)
-            right.append(-sign * program.values[j])
+            right.append(-sign * program.values[j] / unit)
     for c in range(len(conditions)):
         made = np.zeros(size)
         made[m + 2 * c], made[m + 2 * c + 1], made[-1] = 1.0, -1.0, -1.0
         rows.append(made)
         right.append(0.0)
     if program.loss_effects is not None:
-        rows.append(row(program.loss_effects))
-        right.append(program.loss_budget)
+        of_loss = _unit(program.loss_effects)
+        rows.append(row(program.loss_effects / of_loss))
+        right.append(program.loss_budget / of_loss)
     cost = np.zeros(size)
     cost[-1 if gap is None else slice(m)] = 1.0
     levels: list[tuple[float | None, float | None]] = [(None, None)] * (2 * len(conditions))
@@ -152,16 +155,21 @@ def _solve(program: Program, gap: float | None) -> np.ndarray | None:
         levels = [(0.0, None), (None, 0.0)] * len(conditions)
     up = list(zip(np.zeros(n), 1.0 - program.removed, strict=True))
     down = list(zip(np.zeros(m - n), program.removed[back] - (1.0 - program.upper), strict=True))
-    found = linprog(
-        cost,
-        A_ub=np.stack(rows),
-        b_ub=np.array(right),
-        bounds=up + down + levels + [(0.0, gap)],
-        method="highs",
-    )
+    bounds = up + down + levels + [(0.0, None if gap is None else gap / unit)]
+    for method in ("highs", "highs-ipm"):  # the second where the first gives up
+        found = linprog(
+            cost, A_ub=np.stack(rows), b_ub=np.array(right), bounds=bounds, method=method
+        )
+        if found.status in (0, 2):
+            break
     if found.status == 2:
         return None
     if found.x is None:
         raise RuntimeError(f"the linear program for the weights failed: {found.message}")
     x: np.ndarray = found.x
+    x[-1] *= unit
     return x
+
+
+def _unit(effects: np.ndarray) -> float:
+    return float(np.abs(effects).max(initial=0.0)) or 1.0

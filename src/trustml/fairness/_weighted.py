@@ -16,6 +16,7 @@ from trustml.ihvp import Factorization, Objective, curvature, factorize, on_feat
 from trustml.influence import InfluenceFunctions
 
 _HALVINGS = 8
+_WELL = 0.1  # of the gradient left after a step: the same curvature will do for the next
 _ENOUGH = 1e-6  # of the weights' pull is left: another step would change nothing that matters
 
 
@@ -111,6 +112,8 @@ def weighted(objective: Objective, weights: np.ndarray) -> Objective:
     if isinstance(base, Autodiff):  # the engine takes the positive part of such a loss only
         loss = Autodiff(loss, loss.name)
     other.loss = loss
+    if objective.batch_size == "auto":
+        other.batch_size = objective.data.auto_batch
     other.data = Data(_WeightedRows(objective.data, torch.as_tensor(weights, dtype=torch.float64)))
     return other
 
@@ -122,7 +125,11 @@ def inverse_of(influence: InfluenceFunctions, objective: Objective) -> Factoriza
 
 
 def newton(
-    influence: InfluenceFunctions, weights: np.ndarray, start: Tensor | None = None, steps: int = 1
+    influence: InfluenceFunctions,
+    weights: np.ndarray,
+    start: Tensor | None = None,
+    steps: int = 1,
+    enough: float = _ENOUGH,
 ) -> tuple[Tensor, float]:
     """Return the parameters (p,) for other weights of the training rows.
 
@@ -135,7 +142,9 @@ def newton(
     start : Tensor of shape (p,), or None
         Where to start; None: at the model's parameters.
     steps : int
-        At most so many Newton steps, each with the weighted curvature where it starts.
+        At most so many Newton steps; the weighted curvature is kept while they gain quickly.
+    enough : float
+        Part of the weights' pull that may be left.
 
     Returns
     -------
@@ -152,20 +161,34 @@ def newton(
         return origin, 0.0
     here = weighted(base.at(vector), weights)
     rest = here.gradient() - held
+    height = _height(here, held, vector)
+    inverse = None
     for _ in range(steps):
-        if float(rest.norm()) <= _ENOUGH * size:
+        if float(rest.norm()) <= enough * size:
             break
-        step = inverse_of(influence, here).solve(rest).x.to(vector)
+        if inverse is None:
+            inverse = inverse_of(influence, here)
+        step = inverse.solve(rest).x.to(vector)
+        descent = float((rest * step).sum())
+        noise = 10 * torch.finfo(vector.dtype).eps * abs(height)
         for halving in range(_HALVINGS + 1):
             tried = vector - step / 2**halving
             moved = weighted(base.at(tried), weights)
-            left = moved.gradient() - held
-            if float(left.norm()) <= (1 - 2.0**-halving / 10) * float(rest.norm()):
+            reached = _height(moved, held, tried)
+            if reached <= height - 1e-4 * descent / 2**halving + noise:
                 break
         else:
             break
-        vector, here, rest = tried, moved, left
+        vector, here, height, before = tried, moved, reached, rest
+        rest = here.gradient() - held
+        if float(rest.norm()) > _WELL * float(before.norm()):  # the curvature has changed
+            inverse = None
     return vector, float(rest.norm()) / size
+
+
+def _height(objective: Objective, held: Tensor, vector: Tensor) -> float:
+    """Return what the Newton steps go down: the objective without the gradient that is kept."""
+    return objective.value() - float(held.double() @ vector.double())
 
 
 def _times(weight: Tensor, x: Tensor) -> Tensor:
