@@ -57,7 +57,7 @@ def consistency(X: Any, y_pred: Any, n_neighbors: int = 5, *, include_self: bool
     >>> consistency([[0.0], [0.1], [5.0], [5.1]], [1, 1, 0, 1], n_neighbors=1)
     0.5
     """
-    x = as_tensor(X, dtype=torch.float64)
+    x = as_tensor(X, dtype=torch.float64).detach()
     x = x.reshape(len(x), -1)
     labels = label_vector(y_pred, "y_pred")
     n = check_same_length(X=x, y_pred=labels)

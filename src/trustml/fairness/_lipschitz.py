@@ -65,10 +65,10 @@ def lipschitz_audit(model: Any, X: Any, *, features: Any = None, top: int = 10) 
     """
     model, top = as_model(model), check_positive_int(top, "top")
     predicted = model.predict(X) if model.task == "regression" else model.predict_proba(X)
-    outputs = as_tensor(predicted, dtype=torch.float64)
+    outputs = as_tensor(predicted, dtype=torch.float64).detach()
     outputs = outputs.reshape(len(outputs), -1)
     where = _standardised(X) if features is None else as_tensor(features, dtype=torch.float64)
-    where = where.reshape(len(where), -1).to(outputs.device)
+    where = where.detach().reshape(len(where), -1).to(outputs.device)
     check_finite(where, "features")
     n = check_same_length(X=outputs, features=where)
     if n < 2 or where.shape[1] == 0:
