@@ -90,6 +90,10 @@ def test_numbers_and_too_many_classes_are_refused():
     numbers = np.linspace(0, 1, len(y))
     with pytest.raises(ValueError, match="needs class labels"):
         group_metrics(numbers, numbers, sensitive_features=s, metrics="macro_precision")
+    with pytest.raises(ValueError, match="needs binary labels"):
+        group_metrics(numbers, numbers, sensitive_features=s, metrics="selection_rate")
     many = np.arange(len(y)) % 60
     with pytest.raises(ValueError, match="at most 50 classes"):
         group_metrics(many, many, sensitive_features=s, metrics="macro_precision")
+    with pytest.raises(ValueError, match="needs binary labels"):
+        group_metrics(many, many, sensitive_features=s, metrics="selection_rate")

@@ -161,6 +161,8 @@ def test_bad_input_names_the_fix():
         counterfactual_flip_rate(model, x, 3)
     with pytest.raises(TypeError, match="array, tensor or frame"):
         counterfactual_flip_rate(model, {"x": x}, 2)
+    with pytest.raises(ValueError, match="1 missing values"):
+        counterfactual_flip_rate(model, np.where(np.arange(120)[:, None] == 7, np.nan, x), 2)
     regressor = LinearRegression().fit(x, x[:, 0])
     with pytest.raises(ValueError, match="pass a classifier"):
         counterfactual_flip_rate(regressor, x, 2)

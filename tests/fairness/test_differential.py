@@ -97,6 +97,8 @@ def test_bad_input_names_the_fix():
         differential_fairness(0 * y, sensitive_features=s)
     with pytest.raises(ValueError, match="concentration must be"):
         differential_fairness(y, sensitive_features=s, concentration=-1)
+    with pytest.raises(ValueError, match="pass decisions"):
+        differential_fairness(y + 0.5, sensitive_features=s)
     with pytest.raises(ValueError, match="one row for each"):
         differential_fairness(y[1:], sensitive_features=s)
     with pytest.raises(TypeError):

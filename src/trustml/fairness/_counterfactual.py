@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from trustml.core.validation import column_of, to_numpy
+from trustml.fairness._groups import _refuse_missing
 from trustml.fairness._measure import FairnessMeasure
 from trustml.model import as_model
 
@@ -66,7 +67,10 @@ def counterfactual_flip_rate(
     if isinstance(X, (dict, str)) or not hasattr(X, "shape"):
         raise TypeError(f"X must be an array, tensor or frame, got {type(X).__name__}")
     columns = [column] if isinstance(column, (str, int)) else list(column)
-    values = [column_of(X, key).tolist() for key in columns]
+    read = [column_of(X, key) for key in columns]
+    for key, found in zip(columns, read, strict=True):
+        _refuse_missing(found, str(key))
+    values = [found.tolist() for found in read]
     keys = values[0] if len(values) == 1 else list(zip(*values, strict=True))
     first = {key: row for row, key in reversed(list(enumerate(keys)))}
     if not 2 <= len(first) <= _MAX_VALUES:

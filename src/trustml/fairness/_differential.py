@@ -43,7 +43,7 @@ def differential_fairness(
     Raises
     ------
     ValueError
-        If there is one outcome only, or ``concentration`` is negative.
+        If there is one outcome only, y is no label, or ``concentration`` is negative.
 
     References
     ----------
@@ -63,6 +63,8 @@ def differential_fairness(
     if not 0 <= concentration < math.inf:
         raise ValueError(f"concentration must be finite and not negative, got {concentration}")
     labels = label_vector(y, "y")
+    if labels.dtype.kind == "f" and (labels != np.round(labels)).any():
+        raise ValueError("y has numbers with fractions; pass decisions, such as scores > 0.5")
     groups = as_groups(sensitive_features, check_same_length(y=labels))
     outcomes, code = np.unique(_sortable(labels), return_inverse=True)
     if len(outcomes) < 2:

@@ -123,7 +123,8 @@ class GroupMetrics(Result):
         ----------
         higher_is_better : dict of str to bool or None
             Overrides the reading of metrics by name, for instance where being selected is no
-            favour. A callable that is not named here is judged by its distance to ``overall``.
+            favour. A callable, or a metric under a name of your own, that is not named here is
+            judged by its distance to ``overall``.
 
         Returns
         -------

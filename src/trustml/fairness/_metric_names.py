@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trustml.fairness._class_rates import CLASS_METRICS, class_metric, classes_of
+from trustml.fairness._class_rates import CLASS_METRICS, MAX_CLASSES, class_metric, classes_of
 from trustml.fairness._confidence import OfRows, RowMetric
 from trustml.fairness._rates import BINARY_RATES, RATES, Decisions, against_rest, rate_masks
 from trustml.fairness._row_metrics import (
@@ -88,8 +88,9 @@ def _found(
     if not isinstance(metric, str):
         raise TypeError(f"a metric is a name or a callable (y_true, y_pred), got {metric!r}")
     if metric in RATES:
-        classes = classes_of(decisions) if metric in BINARY_RATES else []
-        if decisions.true is not None or len(classes) < 3:
+        labels = metric in BINARY_RATES and decisions.true is None and not decisions.are_numbers
+        classes = classes_of(decisions) if labels else []
+        if not 2 < len(classes) <= MAX_CLASSES:
             return {name: rate_masks(metric, decisions)}
         return {f"{name}[{c}]": rate_masks(metric, against_rest(decisions, c)) for c in classes}
     if metric in CLASS_METRICS:
