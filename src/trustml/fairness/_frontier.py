@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -214,13 +215,15 @@ def frontier(
     )
     values = np.full((len(mitigations), len(splits), 4), math.nan)
     errors: dict[str, str] = {}
-    said: dict[tuple[str, type[Warning]], None] = {}
+    said: dict[tuple[str, str], tuple[str, type[Warning]]] = {}
     for (name, j), (numbers, error, notes) in zip(jobs, outcomes, strict=True):
         values[list(mitigations).index(name), j] = numbers
         if error is not None:
             errors.setdefault(name, error)
-        said |= {(f"{name}: {text}", category): None for text, category in notes}
-    for text, category in said:
+        for text, category in notes:
+            # One that differs in its numbers alone, between splits, is one warning.
+            said.setdefault((name, re.sub(r"[\d.]+", "#", text)), (f"{name}: {text}", category))
+    for text, category in said.values():
         warnings.warn(text, category, stacklevel=2)
     if errors:
         message = "; ".join(f"{name} failed: {error}" for name, error in errors.items())

@@ -51,7 +51,7 @@ def frontier(
     Parameters
     ----------
     names : sequence of str, length n
-        Written beside the points.
+        Written beside the points, together where these coincide.
     gap, accuracy : array of shape (n,)
         Points; NaN is left out.
     gap_ends, accuracy_ends : array of shape (n, 2) or None
@@ -99,11 +99,13 @@ def frontier(
         )
     order = np.argsort(across[front], kind="stable")
     ax.plot(across[front][order], up[front][order], color=BLUE, linewidth=1.1)
-    for name, at, height in zip(names, across, up, strict=True):
+    shared: dict[tuple[float, float], list[str]] = {}
+    for name, at, height in zip(names, across.tolist(), up.tolist(), strict=True):
         if np.isfinite(at) and np.isfinite(height):
-            ax.annotate(
-                plain(name), (at, height), (5, 4), textcoords="offset points", size=8, color=INK
-            )
+            shared.setdefault((at, height), []).append(plain(name))
+    for place, at_place in shared.items():
+        text = ", ".join(at_place)
+        ax.annotate(text, place, (5, 4), textcoords="offset points", size=8, color=INK)
     label(ax, x, "accuracy")
     legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return ax
