@@ -97,3 +97,24 @@ def test_numbers_and_too_many_classes_are_refused():
         group_metrics(many, many, sensitive_features=s, metrics="macro_precision")
     with pytest.raises(ValueError, match="needs binary labels"):
         group_metrics(many, many, sensitive_features=s, metrics="selection_rate")
+
+
+def test_scores_of_classes_are_measured_class_by_class():
+    y, p, s = sample()
+    rng = np.random.default_rng(1)
+    score = rng.dirichlet(np.ones(3), size=len(y)) + 0.5 * (y[:, None] == WORDS)
+    score /= score.sum(1, keepdims=True)
+    names = ["roc_auc", "calibration_error", "balance_positive_class", "log_loss"]
+    g = group_metrics(y, p, sensitive_features=s, y_score=score, metrics=names)
+    assert g.metrics == tuple(f"{name}[{word}]" for name in names for word in WORDS)
+    for j, word in enumerate(WORDS):
+        one = group_metrics(
+            y, p, sensitive_features=s, y_score=score[:, j], metrics=names, pos_label=word
+        )
+        np.testing.assert_allclose(np.asarray(g.by_group)[:, j::3], one.by_group)
+    assert g.worst()["roc_auc[cat]"].reading == "lowest"
+    assert g.ci().shape == (12, 2)
+    with pytest.raises(ValueError, match="3 columns, one for each class, but the labels are bin"):
+        group_metrics(y, p, sensitive_features=s, y_score=score, metrics="roc_auc", pos_label="cat")
+    with pytest.raises(ValueError, match=r"but \['cat', 'dog', 'eel'\] occur"):
+        group_metrics(y, p, sensitive_features=s, y_score=np.ones((300, 4)), metrics="roc_auc")

@@ -260,7 +260,7 @@ def group_metrics(
         True and predicted labels or numbers.
     sensitive_features : array of shape (n,) or (n, k), frame, series or dict of columns
         Group membership; several columns give their intersections.
-    y_score : array of shape (n,) or (n, 2), optional
+    y_score : array of shape (n,) or (n, 2), or (n, c) for c classes in sorted order, optional
         Probability of the favourable class: for "mean_score", "brier_score", "log_loss", "roc_auc",
         "calibration_in_the_large" (mean score minus the share of positives), "calibration_error"
         (expected, in ten bins of equal mass within the group), "debiased_calibration_error",
@@ -270,8 +270,8 @@ def group_metrics(
         and false positive rate and accuracy for binary ones (with ``pos_label``, if they are no
         numbers), accuracy for classes, mean prediction and errors for numbers. An unknown
         name raises, and lists the known ones. A rate of more than two classes becomes one for each
-        class against the rest, ``"true_positive_rate[cat]"``; "macro_true_positive_rate" is their
-        mean and "worst_class_true_positive_rate" the worst of them.
+        class against the rest, ``"true_positive_rate[cat]"``, and so does a metric of scores;
+        "macro_true_positive_rate" is their mean and "worst_class_true_positive_rate" the worst.
     privileged : object, optional
         The group that signed intervals are relative to; None: the first of the sorted groups.
     random_state : int, Generator or None

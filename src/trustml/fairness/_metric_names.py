@@ -96,14 +96,7 @@ def _found(
     if metric in CLASS_METRICS:
         return {name: class_metric(metric, name, decisions)}
     if metric in SCORE_METRICS:
-        if score is None:
-            raise ValueError(f"metric {metric!r} needs y_score=")
-        true = decisions.true
-        if true is None:
-            raise ValueError(f"metric {metric!r} needs binary labels; pass pos_label=")
-        if metric in PROBABILITY_METRICS:
-            check_probabilities(score, metric)
-        return {name: OfRows(name, SCORE_METRICS[metric], (true, score))}
+        return _of_scores(metric, name, decisions, score)
     if metric in NUMBER_METRICS:
         columns = decisions.y_true, decisions.y_pred
         if any(column.dtype.kind not in "biuf" for column in columns):
@@ -111,6 +104,36 @@ def _found(
         numbers = tuple(c.astype(np.float64) for c in columns)
         return {name: OfRows(name, NUMBER_METRICS[metric], numbers)}
     raise ValueError(f"metric {metric!r} is unknown; the names are {list(METRIC_NAMES)}")
+
+
+def _of_scores(
+    metric: str, name: str, decisions: Decisions, score: np.ndarray | None
+) -> dict[str, Masks | RowMetric]:
+    if score is None:
+        raise ValueError(f"metric {metric!r} needs y_score=")
+    if metric in PROBABILITY_METRICS:
+        check_probabilities(score, metric)
+    if score.ndim == 1:
+        if decisions.true is None:
+            raise ValueError(
+                f"metric {metric!r} needs binary labels; pass pos_label=, or one column of y_score "
+                "for each of several classes"
+            )
+        return {name: OfRows(name, SCORE_METRICS[metric], (decisions.true, score))}
+    classes = classes_of(decisions)
+    if decisions.true is not None or len(classes) != score.shape[1]:
+        raise ValueError(
+            f"y_score has {score.shape[1]} columns, one for each class, but "
+            + ("the labels are binary" if decisions.true is not None else f"{classes[:10]} occur")
+            + "; pass the column of the favourable class and pos_label="
+        )
+    found: dict[str, Masks | RowMetric] = {}
+    for j, label in enumerate(classes):
+        true = against_rest(decisions, label).true
+        if true is not None:
+            key = f"{name}[{label}]"
+            found[key] = OfRows(key, SCORE_METRICS[metric], (true, score[:, j]))
+    return found
 
 
 def _defaults(decisions: Decisions, score: np.ndarray | None) -> tuple[str, ...]:

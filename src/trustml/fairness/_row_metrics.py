@@ -90,16 +90,16 @@ def check_probabilities(score: np.ndarray, metric: str) -> None:
 
 
 def as_score(y_score: Any, n: int) -> np.ndarray:
-    """Return the score of the favourable class as (n,) float64."""
+    """Return the score of the favourable class as (n,) float64, or of more classes as (n, c)."""
     score = to_numpy(y_score)
     if score.dtype.kind not in "biuf":
         raise TypeError(f"y_score must hold numbers, got dtype {score.dtype}")
-    if score.ndim == 2 and score.shape[1] <= 2:
+    if score.ndim == 2 and 0 < score.shape[1] <= 2:
         score = score[:, -1]
-    if score.shape != (n,):
+    if score.ndim not in (1, 2) or len(score) != n or 0 in score.shape:
         raise ValueError(
-            f"y_score must have shape ({n},), the probability of the favourable class, or ({n}, 2),"
-            f" got {score.shape}"
+            f"y_score must have shape ({n},), probabilities of the favourable class, ({n}, 2), or "
+            f"({n}, c) for c classes, got {score.shape}"
         )
     check_finite(score, "y_score")
     return score.astype(np.float64)
