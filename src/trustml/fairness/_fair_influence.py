@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
 from trustml.core.validation import check_choice, check_positive_int, to_numpy
+from trustml.fairness._changes import change_effects
 from trustml.fairness._criteria import Criterion
 from trustml.fairness._mitigation import search
 from trustml.fairness._prediction import GapPrediction, predict, warn_if_not_linear
@@ -344,23 +345,10 @@ class FairInfluence(BaseEstimator):
         -------
         Reached
             A warning says if the target is missed.
-
-        Raises
-        ------
-        ValueError
-            If an argument is out of its range.
         """
         self._check_fitted()
         check_choice(method, "method", _METHODS)
         check_positive_int(steps, "steps")
-        for name, value, least in (
-            ("target", target, 0.0), ("tolerance", tolerance, 0.0), ("upper", upper, 1.0),
-            ("loss_budget", loss_budget or 0.0, 0.0),
-        ):  # fmt: skip
-            if not np.isfinite(value) or value < least:
-                raise ValueError(
-                    f"{name} must be a finite number of at least {least:g}, got {value!r}"
-                )
         walk = Walk(
             self.influence_, self._validation, float(target), float(tolerance), method,
             loss_budget, float(upper), decisions,
@@ -368,6 +356,31 @@ class FairInfluence(BaseEstimator):
         reached = walk.run(steps, lambda w: self.predict_gap(w, refit=refit))
         warn_if_missed(reached, stacklevel=2)
         return reached
+
+    def change_effects(self, X: Any = None, y: Any = None) -> np.ndarray:
+        """Return what other features or labels of each training row would do to the gap.
+
+        ``change_effects(y=1 - y_train)`` are the effects of label flips; with a copy of the
+        training inputs whose sensitive column is another, those of the row's group.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_train, ...), optional
+            The rows' other features, as the model takes them; None keeps them.
+        y : array-like of shape (n_train,), optional
+            The rows' other labels; None keeps them.
+
+        Returns
+        -------
+        numpy.ndarray of shape (n_train,)
+            Predicted change of the unsigned gap if this row alone was changed so, to first order.
+            Negative: the change makes the model fairer. 0 where nothing is changed.
+        """
+        self._check_fitted()
+        effects = change_effects(self.influence_, self._validation, X, y)
+        gap = self._validation.compared.gap
+        changes: np.ndarray = gap(self._values[:, None] + effects) - self.gap_
+        return changes
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "row_effects_"):

@@ -104,6 +104,19 @@ class Walk:
     upper: float
     decisions: bool
 
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name, value, least in (
+            ("target", self.target, 0.0),
+            ("tolerance", self.tolerance, 0.0),
+            ("loss_budget", self.loss_budget or 0.0, 0.0),
+            ("upper", self.upper, 1.0),
+        ):
+            if not np.isfinite(value) or value < least:
+                raise ValueError(
+                    f"{name} must be a finite number of at least {least:g}, got {value!r}"
+                )
+
     def run(self, steps: int, predict: Callable[[np.ndarray], GapPrediction]) -> Reached:
         """Take the steps, and return where they led."""
         objective = self.influence.objective_
