@@ -43,6 +43,8 @@ def environment(session: nox.Session) -> None:
     install(session, "torch")
     groups = nox.project.dependency_groups(PYPROJECT, "dev")
     install(session, "-e", ".[all]", *groups)
+    # Packages without their dependencies are never complete: not those of an older environment.
+    session.run("python", "-m", "pip", "uninstall", "-y", "-q", "-r", str(NO_DEPS))
     session.run("python", "-m", "pip", "check")
     install(session, "--no-deps", "-r", str(NO_DEPS))
     stamp.write_text(digest)
