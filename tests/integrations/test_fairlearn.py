@@ -18,6 +18,7 @@ from trustml.model import wrap
 pytestmark = pytest.mark.peers
 pytest.importorskip("fairlearn")
 from fairlearn import metrics as theirs  # noqa: E402
+from fairlearn.adversarial import AdversarialFairnessClassifier  # noqa: E402
 from fairlearn.postprocessing import ThresholdOptimizer  # noqa: E402
 from fairlearn.preprocessing import (  # noqa: E402
     CorrelationRemover,
@@ -119,6 +120,22 @@ def test_a_model_inside():
         FairlearnClassifier(ExponentiatedGradient(module, moment("equalized_odds"))).fit(
             X[FIT], Y[FIT], sensitive_features=S[FIT]
         )
+
+
+def test_networks_leave_the_global_generators_alone():
+    network = AdversarialFairnessClassifier(
+        backend="torch", predictor_model=[8, "relu"], adversary_model=[3], epochs=2, batch_size=64
+    )
+    state = torch.get_rng_state()
+    found = [
+        FairlearnClassifier(network, random_state=seed)
+        .fit(X[FIT], WORDS[FIT], sensitive_features=S[FIT])
+        .predict_proba(X[NEW])
+        for seed in (0, 0)
+    ]
+    assert torch.equal(torch.get_rng_state(), state)
+    np.testing.assert_array_equal(found[0], found[1])
+    assert set(found[0].ravel()) == {0.0, 1.0}
 
 
 def test_labels_that_a_fitted_estimator_does_not_know():
