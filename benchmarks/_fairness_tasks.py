@@ -111,13 +111,13 @@ def contest(
 
 
 def summary(runs: list[dict]) -> dict:
-    """Medians over the splits; of gaps, of their absolute values."""
+    """Medians over the splits, of gaps of their absolute values; the largest memory."""
     fine = [r for r in runs if "crash" not in r]
     if not fine:
         return {"crash": runs[0]["crash"].strip().splitlines()[-1][:200]}
-    return {"splits": len(fine)} | {
-        key: statistics.median(abs(r[key]) for r in fine) for key in fine[0]
-    }
+    medians = {key: statistics.median(abs(r[key]) for r in fine) for key in fine[0]}
+    # Later splits of a process find the memory of the first.
+    return medians | {"splits": len(fine), "peak_mb": max(r["peak_mb"] for r in fine)}
 
 
 def main(contenders: dict[str, Contender]) -> None:

@@ -129,8 +129,8 @@ def coverage(quick: bool) -> Section:
         rows.append([name, str(len(hits)), f"{share:.4f}", f"{np.mean(widths):.3f}"])
         two = len(rates) == 2
         targets.append(
-            target(f"{name}: coverage of the 95 % interval", "93-97 %" if two else ">= 95 %", share,
-                   0.93 <= share <= 0.97 if two else share >= 0.95,
+            target(f"{name}: coverage of the 95 % interval", "93-97 %", share,
+                   0.93 <= share <= 0.97,
                    f"{len(hits)} repetitions" + ("" if two else ", largest of 28 differences"))
         )  # fmt: skip
     their_runs, boots = (2, 20) if quick else (20, 100)
@@ -186,23 +186,28 @@ def effects(quick: bool) -> Section:
     X, y, V, w, a = (
         data.X[:22_622], data.y[:22_622], data.X[22_622:], data.y[22_622:], data.a[22_622:],
     )  # fmt: skip
-    model = trustml.wrap(clone(base()).fit(X, y), train=(X, y))
-    model.train.rows(0, 1)  # the rows themselves, encoded once, are not the method's memory
     for criterion in ("equal_opportunity", "equalized_odds"):
+        for times in (1, 8):  # eight copies of every row, for the memory
+            rows, labels = np.tile(X, (times, 1)), np.tile(y, times)
+            learner = base().set_params(C=1 / times).fit(rows, labels)
+            model = trustml.wrap(learner, train=(rows, labels))
 
-        def scores(criterion: str = criterion) -> object:
-            return fairness.FairInfluence(model, criterion).fit(V, w, sensitive_features=a)
+            def scores(model: trustml.Model = model, criterion: str = criterion) -> object:
+                return fairness.FairInfluence(model, criterion).fit(V, w, sensitive_features=a)
 
-        cpu, memory = measured(scores, 1 if quick else 5)
-        size = len(scores().row_effects_)
-        matrix = size * X.shape[1] * 8 / 2**20
-        record[f"adult, {criterion}"] = {"cpu_s": cpu, "peak_mb": memory, "rows": size}
-        targets += [
-            target(f"adult, {criterion}: {size:,} scores, CPU s", "<= 1", cpu, cpu <= 1,
-                   f"{X.shape[1]} columns, {len(w):,} validation rows"),
-            target(f"adult, {criterion}: growth of the peak memory, MB",
-                   f"< {matrix:.0f}, one n x p matrix", memory, memory < matrix),
-        ]  # fmt: skip
+            cpu, memory = measured(scores, 1 if quick or times > 1 else 5)
+            record[f"adult x {times}, {criterion}"] = {"cpu_s": cpu, "peak_mb": memory}
+            if times == 1:
+                targets.append(
+                    target(f"adult, {criterion}: {len(rows):,} scores, CPU s", "<= 1", cpu,
+                           cpu <= 1, f"{X.shape[1]} columns, {len(w):,} validation rows")
+                )  # fmt: skip
+        matrix = rows.nbytes / 2**20
+        targets.append(
+            target(f"adult eight times, {criterion}: growth of the peak memory, MB",
+                   f"<= {matrix / 4:.0f}, a quarter of n x p", memory, memory <= matrix / 4,
+                   f"{len(rows):,} scores")
+        )  # fmt: skip
     return record, targets
 
 
@@ -480,12 +485,13 @@ def mitigators(quick: bool) -> Section:
         "unmitigated", "reweighing", "correlation remover", "disparate-impact remover",
         "threshold, DP", "threshold, EO", "reject option", "calibrated equalized odds",
         "exponentiated gradient, DP", "exponentiated gradient, EO", "grid search, DP",
+        "adversarial, DP", "adversarial, EO", "covariance penalty", "group DRO",
     ]  # fmt: skip
     contenders = [(OURS, name) for name in ours]
     contenders += [
         ("fairlearn", name) for name in (
             "correlation remover", "threshold, DP", "threshold, EO", "exponentiated gradient, DP",
-            "exponentiated gradient, EO", "grid search, DP",
+            "exponentiated gradient, EO", "grid search, DP", "adversarial, DP", "adversarial, EO",
         )
     ]  # fmt: skip
     contenders += [

@@ -6,6 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
+from fairlearn.adversarial import AdversarialFairnessClassifier
 from fairlearn.postprocessing import ThresholdOptimizer
 from fairlearn.preprocessing import CorrelationRemover
 from fairlearn.reductions import DemographicParity, EqualizedOdds, ExponentiatedGradient, GridSearch
@@ -36,6 +37,14 @@ def correlation(data: Data) -> np.ndarray:
     return base().fit(X, data.y).predict(remover.transform(np.column_stack([data.Xq, data.aq])))
 
 
+def adversarial(data: Data, constraints: str) -> np.ndarray:
+    fair = AdversarialFairnessClassifier(
+        backend="torch", predictor_model=[32, "relu"], adversary_model=[3], alpha=3.0,
+        constraints=constraints, batch_size=1024, epochs=50, random_state=0,
+    )  # fmt: skip
+    return np.ravel(fair.fit(data.X, data.y, sensitive_features=data.a).predict(data.Xq))
+
+
 CONTENDERS = {
     "threshold, DP": lambda data: threshold(data, "demographic_parity"),
     "threshold, EO": lambda data: threshold(data, "equalized_odds"),
@@ -43,6 +52,8 @@ CONTENDERS = {
     "exponentiated gradient, EO": lambda data: gradient(data, EqualizedOdds()),
     "grid search, DP": lambda data: grid(data, DemographicParity()),
     "correlation remover": correlation,
+    "adversarial, DP": lambda data: adversarial(data, "demographic_parity"),
+    "adversarial, EO": lambda data: adversarial(data, "equalized_odds"),
 }
 
 if __name__ == "__main__":

@@ -47,6 +47,11 @@ def post(data: Data, kind: str) -> np.ndarray:
     return fair.predict_proba(data.Xq, sensitive_features=data.aq)[:, 1]
 
 
+def network(data: Data, kind: str, *options: str) -> np.ndarray:
+    fair = getattr(fairness, kind)(None, *options, random_state=0)
+    return fair.fit(data.X, data.y, sensitive_features=data.a).predict(data.Xq)
+
+
 CONTENDERS = {
     "unmitigated": unmitigated,
     "reweighing": reweighing,
@@ -62,6 +67,10 @@ CONTENDERS = {
     "correlation remover": lambda data: columns(data, fairness.CorrelationRemover),
     "reject option": lambda data: post(data, "RejectOptionClassifier"),
     "calibrated equalized odds": lambda data: post(data, "CalibratedEqualizedOdds"),
+    "adversarial, DP": lambda data: network(data, "AdversarialDebiasing", "demographic_parity"),
+    "adversarial, EO": lambda data: network(data, "AdversarialDebiasing", "equalized_odds"),
+    "covariance penalty": lambda data: network(data, "RegularisedClassifier"),
+    "group DRO": lambda data: network(data, "GroupDRO"),
     "disparate-impact remover": lambda data: columns(data, fairness.DisparateImpactRemover),
 }
 
