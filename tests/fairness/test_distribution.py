@@ -66,6 +66,10 @@ def test_kinds_of_arrays_and_bad_input():
         torch.tensor(values), sensitive_features=torch.tensor(s)
     )
     assert tensors.value == want
+    gap = distribution_parity_difference(values > 0, sensitive_features=s).value
+    assert gap == pytest.approx(
+        demographic_parity_difference(values > 0, values > 0, sensitive_features=s)
+    )
     with pytest.raises(TypeError, match="must hold numbers"):
         distribution_parity_difference(values.astype(str), sensitive_features=s)
     with pytest.raises(ValueError, match="method must be one of"):

@@ -9,6 +9,7 @@ from scipy import stats
 
 from trustml.conformal.metrics import coverage, interval_width, set_size
 from trustml.fairness import prediction_set_metrics
+from trustml.warnings import SmallGroupWarning
 
 WORDS = np.array(["cat", "dog", "eel"])
 
@@ -39,7 +40,7 @@ def test_intervals_are_measured_as_by_conformal_metrics(seed):
     y, s = rng.normal(size=200), rng.integers(0, 2, 200)
     ends = np.sort(rng.normal(size=(200, 2)), axis=1)
     g = prediction_set_metrics(y, ends, sensitive_features=s)
-    assert g.metrics == ("coverage", "interval_width")
+    assert g.metrics == ("coverage", "interval_width", "unbounded")
     for code in (0, 1):
         of = s == code
         assert g.by_group["coverage"][code] == pytest.approx(coverage(y[of], ends[of]))
@@ -77,13 +78,20 @@ def test_labels_of_classes_and_kinds_of_arrays():
     np.testing.assert_array_equal(frames.by_group, want)
 
 
-def test_unbounded_intervals_are_infinitely_wide():
+def test_unbounded_intervals_are_counted_and_left_out_of_the_width():
     y, s = np.zeros(60), np.repeat([0, 1], 30)
     ends = np.tile([-1.0, 1.0], (60, 1))
-    ends[0] = [-np.inf, np.inf]
-    g = prediction_set_metrics(y, ends, sensitive_features=s)
-    assert (g.overall["coverage"], g.by_group["interval_width"][0]) == (1, np.inf)
-    assert g.by_group["interval_width"][1] == 2
+    ends[:3], ends[3] = [-np.inf, np.inf], [-1.0, np.inf]
+    g = prediction_set_metrics(y, ends, sensitive_features=s, random_state=0)
+    assert g.overall["coverage"] == 1
+    np.testing.assert_array_equal(g.by_group["interval_width"], [2, 2])
+    np.testing.assert_allclose(g.by_group["unbounded"], [4 / 30, 0])
+    assert g.worst()["unbounded"].group == 0
+    assert np.isfinite(g.ci()).all()
+    ends[:30, 1] = np.inf
+    with pytest.warns(SmallGroupWarning, match="undefined in groups"):
+        g = prediction_set_metrics(y, ends, sensitive_features=s)
+    assert np.isnan(g.by_group["interval_width"][0])
 
 
 Y, SETS, S = sample(60)

@@ -167,6 +167,8 @@ def test_kinds_of_columns():
     want = subgroup_unfairness(y, p, sensitive_features=columns)
     frame = pd.DataFrame(columns, index=np.arange(len(y))[::-1])
     assert subgroup_unfairness(y, p, sensitive_features=frame).words == want.words
+    mixed = frame.astype(object)  # as a frame of objects, or an array of several kinds, comes
+    assert subgroup_unfairness(y, p, sensitive_features=mixed).words == want.words
     codes = torch.tensor(columns["age"])
     only = subgroup_unfairness(torch.tensor(y), p, sensitive_features=codes)
     assert only.value == subgroup_unfairness(y, p, sensitive_features=columns["age"]).value
@@ -183,6 +185,7 @@ BAD = {
     ),
     "identifier": ({"sensitive_features": [f"id{i}" for i in range(200)]}, "200 different values"),
     "missing": ({"sensitive_features": [None] + ["a"] * 199}, "missing values"),
+    "infinite": ({"sensitive_features": [np.inf] + [0.0, 1.0] * 99 + [2.0]}, "infinite values"),
     "short": ({"sensitive_features": ["a", "b"]}, "one row for each"),
     "no negatives": ({"y_true": np.ones(200, dtype=int)}, "no row counts"),
 }  # fmt: skip

@@ -59,6 +59,7 @@ def distribution_parity_difference(
     values = label_vector(y_pred, "y_pred")
     if values.dtype.kind not in "biuf":
         raise TypeError(f"y_pred must hold numbers, got dtype {values.dtype}")
+    values = values.astype(np.float64)
     groups = as_groups(sensitive_features, check_same_length(y_pred=values))
     groups.warn_if_small(stacklevel=2)
     points, place = np.unique(values, return_inverse=True)

@@ -49,13 +49,13 @@ def prediction_set_metrics(
     -------
     GroupMetrics
         Of sets "coverage", "set_size" (mean number of classes) and the shares "empty" and
-        "singleton"; of intervals "coverage" and "interval_width" (mean, in the unit of y).
+        "singleton"; of intervals "coverage", "interval_width" (mean of those with two ends, in the
+        unit of y) and "unbounded", the share of the others.
 
     Notes
     -----
     A ``ValueError`` says what is wrong if shapes differ, an end is NaN or below the other, or a
-    label is not among the classes. A group with an unbounded interval has an infinite mean width,
-    and is left out of the difference of widths.
+    label is not among the classes.
 
     References
     ----------
@@ -86,14 +86,22 @@ def prediction_set_metrics(
         name, names = "set_size", ("coverage", "set_size", "empty", "singleton")
     else:
         covered, size = _in_intervals(true, given)
-        rates = {"coverage": (covered, everyone)}
-        name, names = "interval_width", ("coverage", "interval_width")
+        unbounded = np.isinf(size)
+        rates = {"coverage": (covered, everyone), "unbounded": (unbounded, everyone)}
+        name, names = "interval_width", ("coverage", "interval_width", "unbounded")
+        size = np.where(unbounded, np.nan, size)
     groups = as_groups(sensitive_features, n)
     if privileged is not None:
         groups.index(privileged)
     numbers = size.astype(np.float64)
-    others: dict[str, RowMetric] = {name: OfRows(name, mean_score, (numbers, numbers))}
+    mean = _mean_of_bounded if np.isnan(numbers).any() else mean_score
+    others: dict[str, RowMetric] = {name: OfRows(name, mean, (numbers, numbers))}
     return assemble(groups, Chosen(names, rates, others), privileged, random_state, None)
+
+
+def _mean_of_bounded(_: np.ndarray, width: np.ndarray) -> float:
+    bounded = width[~np.isnan(width)]
+    return float(bounded.mean()) if len(bounded) else float("nan")
 
 
 def _in_sets(true: np.ndarray, sets: np.ndarray, classes: Any) -> np.ndarray:

@@ -8,7 +8,10 @@ from itertools import combinations
 
 import numpy as np
 
+from trustml.core.validation import check_finite
+
 MAX_VALUES = 50  # distinct values of a column that is no measurement
+_NUMBERS = {int, float, np.int64, np.float64}
 _MAX_WORK = 1e11  # multiplications of a search
 
 
@@ -29,6 +32,17 @@ class Conditions:
     words: tuple[str, ...]
     cells: np.ndarray
     cell: np.ndarray
+
+
+def as_measured(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return columns of numbers as such, whatever kind of frame they came in; infinity raises."""
+    found = {}
+    for name, values in columns.items():
+        listed = values.tolist()
+        kinds = {type(value) for value in listed} if values.dtype == object else set()
+        found[name] = np.asarray(listed) if kinds and kinds <= _NUMBERS else values
+        check_finite(found[name], f"sensitive column {name!r}")
+    return found
 
 
 def is_measured(values: np.ndarray, n_bins: int) -> bool:

@@ -15,6 +15,7 @@ from trustml.fairness._measure import FairnessMeasure
 from trustml.fairness._rates import RATES, as_decisions, rate_masks
 from trustml.fairness._subgroup_language import (
     Conditions,
+    as_measured,
     conditions_of,
     linear_features,
     sums_over_conjunctions,
@@ -112,7 +113,7 @@ def subgroup_unfairness(
     success, counts = rate_masks(rate, decisions)
     if not counts.any():
         raise ValueError(f"{rate} is undefined here: no row counts for it")
-    columns = sensitive_columns(sensitive_features, n)
+    columns = as_measured(sensitive_columns(sensitive_features, n))
     overall = float(success[counts].mean())
     costs = np.where(counts, success - overall, 0.0) / n
     search: _Conjunctions | _HalfSpaces

@@ -23,6 +23,7 @@ _HIGHER_IS_BETTER: dict[str, bool | None] = HIGHER_IS_BETTER | {
     "mean_squared_error": False,
     "coverage": True,
     "set_size": False,
+    "unbounded": False,
     "interval_width": False,
 }
 _BEST_AT_ZERO = ("mean_error", "calibration_in_the_large")
