@@ -47,7 +47,7 @@ def test_discoveries_are_benjamini_hochberg(digits):
 
 def test_too_few_calibration_rows_never_alarm_and_say_so(line):
     line.calibrate(np.ones((18, 1)))
-    with pytest.warns(CoverageWarning, match="at least 19"):
+    with pytest.warns(CoverageWarning, match="false-alarm rate of 0.05; at least 19"):
         assert not line.alarm(np.array([[99.0]]), alpha=0.05).any()
 
 

@@ -1,5 +1,7 @@
 """Detectors on gradients against dense Jacobians and eigendecompositions in float64."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -281,3 +283,12 @@ def test_scikit_learn_models_work(X):
     model = LogisticRegression().fit(X, X[:, 0] > 0)
     for kind in GRADIENTS:
         assert np.isfinite(kind(model).fit(X).score(X)).all()
+
+
+def test_gradients_that_overflow_are_an_error_not_a_nan(digits):
+    det = SelfInfluence(digits.model, rank=5).fit(digits.X_train[:60], digits.y_train[:60])
+    with pytest.raises(ValueError, match=r"overflow torch.float32; .*module.double\(\)"):
+        det.score(digits.X_test[:3] * 1e30)
+    double = trustml.wrap(copy.deepcopy(digits.net).double(), task="classification")
+    det = SelfInfluence(double, rank=5).fit(digits.X_train[:60], digits.y_train[:60])
+    assert np.isfinite(det.score(digits.X_test[:3] * 1e30)).all()

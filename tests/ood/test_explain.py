@@ -94,7 +94,7 @@ def test_foreign_images_are_explained(digits):
     det.calibrate(digits.X_test[:400], digits.y_test[:400])
     whole = np.concatenate([digits.X_test[400:420], 5 * digits.X_test[420:440]])
     found = explain(det, whole, k=3)
-    assert found.left_out == {}
+    assert set(found.left_out) == {"layer_p_value"}
     assert found.nearest.shape == found.distance.shape == (40, 3)
     assert found.distance[20:, 0].mean() > found.distance[:20, 0].mean()
     assert found.attribution.shape == whole.shape
@@ -175,6 +175,38 @@ def test_what_cannot_be_said_is_said_so(digits):
     assert "second derivatives" in explain(curved, digits.X_test[:5]).left_out["attribution"]
     odin = Odin(digits.model).fit(digits.X_train)
     assert "works on the inputs" in explain(odin, digits.X_test[:5]).left_out["attribution"]
+
+
+def test_each_layer_has_a_p_value(digits):
+    det = Mahalanobis(digits.model, layers="auto").fit(digits.X_train, digits.y_train)
+    cal, new = digits.X_test[:200], np.concatenate([digits.X_test[200:220], digits.foreign[:5]])
+    assert "were not kept" in det.explain(new).left_out["layer_p_value"]
+    det.calibrate(cal, digits.y_test[:200])
+    found = det.explain(new, k=2)
+    assert found.layers == det.layers_
+    assert found.layer_p_value.shape == (25, len(det.layers_))
+    kept, scores = det.score_layers(cal), det.score_layers(new)
+    for j in range(len(det.layers_)):
+        np.testing.assert_array_equal(found.layer_p_value[:, j], pvalues(kept[:, j], scores[:, j]))
+    assert found.layer_p_value[20:].min(axis=1).max() < 0.1
+    assert set(found.to_frame()["strangest_layer"]) <= set(det.layers_)
+    # Calibrated as any other detector is, and to be forgotten with it.
+    np.testing.assert_allclose(det.calibration_.by_layer.sum(axis=1), det.calibration_.scores)
+    np.testing.assert_array_equal(found.p_value, det.p_values(new))
+    assert not hasattr(det.fit(digits.X_train, digits.y_train), "calibration_")
+    suite = Suite(digits.model, [det]).fit(digits.X_train[:200]).calibrate(cal)
+    told = suite.detectors_["Mahalanobis"].explain(new[:2]).left_out
+    assert "of the detector itself" in told["layer_p_value"]
+    features = Mahalanobis(digits.model).fit(digits.X_train, digits.y_train).calibrate(cal)
+    assert "not a sum" in features.explain(new[:2]).left_out["layer_p_value"]
+
+
+def test_the_method_is_the_function(digits):
+    det = RelativeMahalanobis(digits.model).fit(digits.X_train, digits.y_train)
+    one, other = det.explain(digits.X_test[:4], k=3), explain(det, digits.X_test[:4], k=3)
+    np.testing.assert_array_equal(one.nearest, other.nearest)
+    np.testing.assert_array_equal(one.attribution, other.attribution)
+    assert one.left_out == other.left_out
 
 
 def test_nothing_is_moved(digits):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
@@ -13,11 +15,13 @@ from trustml.core.validation import check_same_length, to_numpy
 from trustml.evidence import (
     benjamini_hochberg,
     benjamini_yekutieli,
+    conformal_rank,
     exact_alpha,
     pvalues,
     quantile,
 )
 from trustml.model import Model
+from trustml.warnings import CoverageWarning
 
 Ratio = Callable[[Any], Any]
 """Density of the rows to judge over that of the calibration rows, on any scale: X -> (n,)."""
@@ -38,12 +42,15 @@ class Calibration:
         What each counts, where the rows to judge are distributed otherwise.
     ratio : callable X -> (n,) or None
         What gave the weights, and gives those of the rows to judge.
+    by_layer : array of shape (n, l) or None
+        The scores of each layer, of detectors whose score is a sum over layers.
     """
 
     scores: NDArray[np.float64]
     classes: NDArray[np.int64] | None = None
     weights: NDArray[np.float64] | None = None
     ratio: Ratio | None = None
+    by_layer: NDArray[np.float64] | None = None
 
     @classmethod
     def of(
@@ -122,7 +129,7 @@ class Calibration:
         if self.weights is not None:
             return np.asarray(self.p_values(scores, weights) <= float(exact_alpha(alpha)))
         # score > quantile is the same event as p <= alpha, free of the rounding of p.
-        return np.asarray(scores > max(quantile(own, alpha) for own, _ in self._groups()))
+        return np.asarray(scores > max(_threshold(own, alpha) for own, _ in self._groups()))
 
     def discoveries(
         self,
@@ -144,6 +151,20 @@ class Calibration:
         for k in np.unique(self.classes):
             own = self.classes == k
             yield self.scores[own], None if self.weights is None else self.weights[own]
+
+
+def _threshold(own: NDArray[np.float64], alpha: float) -> float:
+    """Return what a score must exceed for an alarm; infinity where no score can give one."""
+    if conformal_rank(len(own), alpha) <= len(own):
+        return float(quantile(own, alpha))
+    need = math.ceil(1 / exact_alpha(alpha)) - 1
+    warnings.warn(
+        f"{len(own)} calibration rows (of a class, if calibrated by class) never raise an alarm "
+        f"at a false-alarm rate of {alpha:g}; at least {need} are needed",
+        CoverageWarning,
+        stacklevel=4,
+    )
+    return math.inf
 
 
 def _weighed(ratio: Ratio, X: Any, n: int) -> NDArray[np.float64]:

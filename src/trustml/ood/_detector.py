@@ -6,7 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from importlib import import_module
 from os import PathLike
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -20,18 +20,11 @@ from trustml.model import Model, Observation, as_model
 from trustml.model.passes import Layers
 from trustml.ood._calibration import Calibration, Ratio
 from trustml.ood._saving import load, save
-from trustml.ood._seen import UnsuitableError, check_observed, provided
+from trustml.ood._seen import UnsuitableError, check_observed, lacking, provided
 from trustml.ood._stream import learn, score
 
-_WORDS = {
-    "probabilities": "class probabilities",
-    "logits": "logits",
-    "features": "features (one vector a row, the input of a last linear layer)",
-    "head": "a differentiable last linear layer",
-    "gradients": "gradients with respect to its parameters",
-    "inputs": "inputs that can be moved (one tensor of real numbers, and a gradient to it)",
-    "labels": "class labels",
-}
+if TYPE_CHECKING:
+    from trustml.ood._explain import OodExplanation
 
 
 class Detector(BaseEstimator, ABC):
@@ -312,6 +305,25 @@ class Detector(BaseEstimator, ABC):
         scores, weights = self._calibrated_scores(X)
         return restore(self.calibration_.discoveries(scores, q, weights), X)
 
+    def explain(self, X: Any, k: int = 5, max_rows: int = 5000) -> OodExplanation:
+        """Explain the scores of rows: see `trustml.ood.explain`.
+
+        Parameters
+        ----------
+        X : array, tensor, frame, Dataset or DataLoader of n rows
+            Rows to explain.
+        k : int
+            How many of the nearest training rows.
+        max_rows : int
+            Among at most so many of the model's training rows.
+
+        Returns
+        -------
+        OodExplanation
+        """
+        explain = import_module("trustml.ood._explain").explain
+        return cast("OodExplanation", explain(self, X, k, max_rows))
+
     def _require(self, model: Model, given: frozenset[str]) -> None:
         missing = sorted(self.needs - given)
         if not missing:
@@ -320,15 +332,7 @@ class Detector(BaseEstimator, ABC):
         if missing == ["labels"] and model.task == "classification":
             raise UnsuitableError(f"{name} needs class labels, and there are none; pass y to fit")
         works = [other for other, kind in catalogue().items() if kind.needs <= given]
-        instead = (
-            f"with it these work: {', '.join(works)}"
-            if given - {"labels"}
-            else "no detector works with it"
-        )
-        raise UnsuitableError(
-            f"{name} needs {' and '.join(_WORDS[part] for part in missing)}, and {model!r} gives "
-            f"none; {instead}"
-        )
+        raise UnsuitableError(f"{name} needs {lacking(missing, model, given, works)}")
 
     def _scores(self, X: Any) -> Tensor:
         self._check_fitted()

@@ -15,6 +15,7 @@ from trustml.evidence import pvalues
 from trustml.ood._detector import Detector
 from trustml.ood._explain_inputs import slopes
 from trustml.ood._explain_rows import nearest_rows
+from trustml.ood._layered import Layered
 from trustml.ood._seen import UnsuitableError
 
 T = TypeVar("T")
@@ -40,6 +41,10 @@ class OodExplanation(Result):
     distance : array of shape (n, k) or None
         How far they are: the length of the difference of the gradients of the model's answers,
         in the unit of its inverse curvature.
+    layers : list of str or None
+        The inner layers, in the order of ``layer_p_value``.
+    layer_p_value : array of shape (n, l) or None
+        Of each layer's part of the score, against the calibration rows.
     attribution : array of shape (n, ...) or None
         Gradient of the score with respect to the inputs: what raises it.
     left_out : dict of str to str
@@ -52,6 +57,8 @@ class OodExplanation(Result):
     class_p_value: NDArray[np.float64] | None
     nearest: NDArray[np.int64] | None
     distance: NDArray[np.float64] | None
+    layers: list[str] | None
+    layer_p_value: NDArray[np.float64] | None
     attribution: NDArray[np.float64] | None
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -70,15 +77,18 @@ class OodExplanation(Result):
         if self.nearest is not None and self.distance is not None:
             columns["nearest"] = self.nearest[:, 0]
             columns["distance"] = self.distance[:, 0]
+        if self.layer_p_value is not None and self.layers is not None:
+            columns["strangest_layer"] = np.array(self.layers)[self.layer_p_value.argmin(axis=1)]
+            columns["layer_p_value"] = self.layer_p_value.min(axis=1)
         return columns
 
 
 def explain(detector: Detector, X: Any, k: int = 5, max_rows: int = 5000) -> OodExplanation:
     r"""Explain the scores of rows.
 
-    Three questions are answered, those of them that the model and the detector allow (see
+    Four questions are answered, those of them that the model and the detector allow (see
     ``left_out``): which training rows the model would answer from, which class the row is most
-    like, and which inputs raise the score.
+    like, in which layer it is strange, and which inputs raise the score.
 
     The nearest rows are those of the Fisher kernel :math:`g' (G + \lambda)^{-1} g'`, with g the
     gradient of the answer - the score of the predicted class, less the mean of all, or the
@@ -143,10 +153,30 @@ def explain(detector: Detector, X: Any, k: int = 5, max_rows: int = 5000) -> Ood
             by_class = np.stack(columns, axis=1)
             names = present if model.classes_ is None else np.asarray(model.classes_)[present]
     check_positive_int(k, "k")
+    by_layer = _part("layer_p_value", left_out, lambda: _by_layer(detector, X))
     rows = _part("nearest", left_out, lambda: nearest_rows(model, X, k, max_rows))
     attribution = _part("attribution", left_out, lambda: slopes(detector, X))
     nearest, distance = rows or (None, None)
-    return OodExplanation(score, p_value, names, by_class, nearest, distance, attribution, left_out)
+    layers, layer_p_value = by_layer or (None, None)
+    return OodExplanation(
+        score, p_value, names, by_class, nearest, distance, layers, layer_p_value, attribution,
+        left_out,
+    )  # fmt: skip
+
+
+def _by_layer(detector: Detector, X: Any) -> tuple[list[str], NDArray[np.float64]]:
+    """Return the inner layers of a detector, and the p-values (n, l) of their scores."""
+    if not isinstance(detector, Layered) or not detector.layers_:
+        raise UnsuitableError("the score is not a sum over inner layers")
+    calibration = getattr(detector, "calibration_", None)
+    if calibration is None or calibration.by_layer is None or calibration.weights is not None:
+        raise UnsuitableError(
+            "the scores of each layer were not kept: call calibrate(X_cal) of the detector itself, "
+            "without weights"
+        )
+    scores = np.asarray(to_numpy(detector.score_layers(X)), dtype=np.float64)
+    pairs = zip(calibration.by_layer.T, scores.T, strict=True)
+    return detector.layers_, np.stack([pvalues(own, new) for own, new in pairs], axis=1)
 
 
 def _part(name: str, left_out: dict[str, str], find: Callable[[], T]) -> T | None:

@@ -17,7 +17,7 @@ from trustml.ood._seen import as_double
 
 _LEAST = 1e-3  # of a layer's mean bound: what a channel that never fired is divided by
 _SINGLE = 5  # orders up to which float32 will do for float32 activations
-_NUMBERS = 2**16  # activations at once: what a core's cache holds three times
+_NUMBERS = 2**16  # activations, or sums, at once: what a core's cache holds three times
 
 
 class Gram(Detector):
@@ -145,7 +145,9 @@ def gram_sums(output: Tensor, *, channels_first: bool, orders: Sequence[int]) ->
     least = torch.float32 if max(orders) <= _SINGLE else torch.float64
     maps = maps.to(torch.promote_types(maps.dtype, least))
     b, c, m = maps.shape
-    rows = max(1, min(b, _NUMBERS // (c * m) if maps.device.type == "cpu" else b))
+    rows = b
+    if maps.device.type == "cpu":
+        rows = max(1, min(b, _NUMBERS // (c * max(m, len(orders)))))
     # Multiples of 4096 bytes between them, and stores would hold up loads.
     room = maps.new_empty(3, -(-c * rows * m // 1024) * 1024 + 352)
     return torch.cat([_gram_sums(some, orders, room) for some in torch.split(maps, rows)])
@@ -172,7 +174,7 @@ def _gram_sums(maps: Tensor, orders: Sequence[int], room: Tensor) -> Tensor:
         least = torch.finfo(found.dtype).tiny  # of zero the root has no slope
         sums[p] = (found.abs().clamp_min(least).log() / p).exp().copysign(found)
     each = torch.stack([sums[p] for p in orders]) * size.double().square()
-    return each.permute(2, 0, 1).flatten(1)
+    return each.flatten(0, 1).T.contiguous()
 
 
 def _least(highs: Tensor) -> float:

@@ -14,6 +14,7 @@ from trustml.core.batches import Inputs, apply
 from trustml.core.gradients import PerExampleGradients
 from trustml.core.losses import OutputLoss
 from trustml.core.projections import Projection
+from trustml.core.validation import all_finite
 from trustml.model import Observation
 
 _NUMBERS = 2**22  # of what is read off the gradients of a block of rows
@@ -100,7 +101,7 @@ def answers(
     Returns
     -------
     dict of str to Answer
-        In float64.
+        In float64. Gradients that overflow are a ValueError.
     """
     groups: dict[object, dict[str, Question]] = {}
     for name, question in questions.items():
@@ -146,6 +147,11 @@ def _of_one_model(
         parts.append(read_off.double())
         start, rows = here.stop, max(1, _NUMBERS // read_off[0].numel())
     whole = torch.cat(parts)
+    if not all_finite(whole):
+        raise ValueError(
+            f"gradients of these rows overflow {first.gradients.dtype}; "
+            "scale the inputs, or wrap the model in float64: module.double()"
+        )
     each = dict(zip(kinds, whole.chunk(len(kinds), dim=1), strict=True))
     places, stop = {}, 1
     for key, part in wanted.items():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Protocol
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -11,8 +13,10 @@ from torch import Tensor
 from trustml.core.validation import restore
 from trustml.model import Model, Observation
 from trustml.model.passes import Layers
-from trustml.ood._detector import Detector
+from trustml.ood._calibration import Calibration, Ratio
+from trustml.ood._detector import Detector, as_scores
 from trustml.ood._layers import LayerChoice, chosen_layers, pooled_layers, vectors
+from trustml.ood._seen import check_observed
 from trustml.ood._stream import observed
 
 
@@ -68,8 +72,36 @@ class Layered(Detector):
             float64, columns in the order of ``layers_``; a tensor if ``X`` is one.
         """
         self._check_fitted()
-        parts = [self._by_layer(seen) for seen in observed([self], self.model_, X)]
+        parts = [self._by_layer(seen) for seen in self._checked(X)]
         return restore(torch.cat(parts), X)
+
+    def calibrate(self, X_cal: Any, y_cal: Any = None, weights: Ratio | None = None) -> Self:
+        """Keep the scores of in-distribution rows, of each layer too: see ``Detector.calibrate``.
+
+        Parameters
+        ----------
+        X_cal : array, tensor, frame, Dataset or DataLoader of n rows
+            In-distribution rows used neither to train the model nor in ``fit``.
+        y_cal : array of shape (n,) or None
+            Their labels: the guarantees then hold within each of these classes.
+        weights : callable X -> (n,) or None
+            Density of the rows to judge over that of the calibration rows, on any scale.
+
+        Returns
+        -------
+        Layered
+            Itself.
+        """
+        self._check_fitted()
+        parts = torch.cat([self._by_layer(seen) for seen in self._checked(X_cal)])
+        found = Calibration.of(as_scores(parts.sum(dim=1)), self.model_, X_cal, y_cal, weights)
+        self.calibration_ = replace(found, by_layer=as_scores(parts))
+        return self
+
+    def _checked(self, X: Any) -> Iterator[Observation]:
+        for seen in observed([self], self.model_, X):
+            check_observed(seen)
+            yield seen
 
     def _layers(self, model: Model) -> Layers:
         return pooled_layers(model, self.layers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +10,16 @@ from torch import Tensor
 from trustml.core.batches import apply
 from trustml.core.validation import check_finite
 from trustml.model import Model, Observation
+
+_WORDS = {
+    "probabilities": "class probabilities",
+    "logits": "logits",
+    "features": "features (one vector a row, the input of a last linear layer)",
+    "head": "a differentiable last linear layer",
+    "gradients": "gradients with respect to its parameters",
+    "inputs": "inputs that can be moved (one tensor of real numbers, and a gradient to it)",
+    "labels": "class labels",
+}
 
 
 class UnsuitableError(ValueError):
@@ -36,6 +46,17 @@ def provided(model: Model, observation: Observation, labels: Tensor | None) -> f
     if labels is not None:
         given.add("labels")
     return frozenset(given)
+
+
+def lacking(
+    missing: Sequence[str], model: Model, given: frozenset[str], works: Sequence[str]
+) -> str:
+    """Say what is missing and which detectors work without it."""
+    instead = "no detector works with it"
+    if given - {"labels"}:
+        instead = f"with it these work: {', '.join(works)}"
+    parts = " and ".join(_WORDS[part] for part in missing)
+    return f"{parts}, and {model!r} gives none; {instead}"
 
 
 def _only_probabilities(outputs: Tensor, probabilities: Tensor) -> bool:
