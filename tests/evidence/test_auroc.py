@@ -146,3 +146,12 @@ def test_bad_pairs_are_refused():
         auroc_difference([0.0, 1.0], [1.0], [0.0, 1.0], [1.0])
     with pytest.raises(ValueError, match="method must be one of"):
         auroc_interval([0.0, 1.0], [1.0], method="wald")
+
+
+def test_infinite_scores_are_refused():
+    good, bad = [0.0, 1.0, 2.0], [1.0, np.inf, 3.0]
+    for method in ("newcombe", "delong"):
+        with pytest.raises(ValueError, match="scores_out"):
+            auroc_interval(good, bad, method=method)
+    with pytest.raises(ValueError, match="second_in"):
+        auroc_difference(good, good, [0.0, -np.inf, 1.0], good)

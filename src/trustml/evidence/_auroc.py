@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trustml.core.validation import check_choice
-from trustml.evidence._checks import as_vector, check_probability
+from trustml.evidence._checks import as_finite, check_probability
 from trustml.evidence._delong import delong_covariance
 from trustml.evidence._intervals import Interval
 
@@ -27,7 +27,7 @@ def auroc_interval(
     Parameters
     ----------
     scores_in : array of shape (n,)
-        Scores of the sample that should score low; infinities may stand.
+        Scores of the sample that should score low; finite.
     scores_out : array of shape (m,)
         Scores of the sample that should score high.
     level : float in (0, 1)
@@ -55,7 +55,7 @@ def auroc_interval(
     from scipy.special import ndtri
     from scipy.stats import rankdata
 
-    inside, outside = as_vector(scores_in, "scores_in"), as_vector(scores_out, "scores_out")
+    inside, outside = as_finite(scores_in, "scores_in"), as_finite(scores_out, "scores_out")
     level = check_probability(level, "level")
     check_choice(method, "method", ("newcombe", "delong"))
     z = float(ndtri((1 + level) / 2))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trustml.core.validation import to_numpy
+from trustml.core.validation import check_finite, to_numpy
 
 
 def as_vector(values: Any, name: str) -> np.ndarray:
@@ -23,6 +23,13 @@ def as_vector(values: Any, name: str) -> np.ndarray:
     if np.isnan(vector).any():
         where = int(np.flatnonzero(np.isnan(vector))[0])
         raise ValueError(f"{name} has NaN (first at index {where}); drop or repair these rows")
+    return vector
+
+
+def as_finite(values: Any, name: str) -> np.ndarray:
+    """Return ``values`` as a non-empty float64 vector of finite numbers."""
+    vector = as_vector(values, name)
+    check_finite(vector, name)
     return vector
 
 

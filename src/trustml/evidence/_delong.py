@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trustml.evidence._checks import as_vector, check_probability
+from trustml.evidence._checks import as_finite, check_probability
 from trustml.evidence._intervals import Interval
 
 
@@ -127,7 +127,7 @@ def _below(reference: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def _pair(first: Any, second: Any, *names: str) -> np.ndarray:
-    rows = [as_vector(x, name) for x, name in zip((first, second), names, strict=True)]
+    rows = [as_finite(x, name) for x, name in zip((first, second), names, strict=True)]
     if len(rows[0]) != len(rows[1]):
         raise ValueError(
             f"{names[0]} and {names[1]} must be scores of the same rows, got {len(rows[0])} and "
