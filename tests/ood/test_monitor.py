@@ -134,3 +134,16 @@ def test_bad_input_is_refused(digits):
         ood.Monitor(weighted).update(rows([1.0]))
     with pytest.raises(ValueError, match="alpha must be in"):
         ood.Monitor(detector, alpha=2).update(rows([1.0]))
+
+
+def test_the_path_names_the_step_that_the_monitor_does():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(600, 2))
+    det = ood.Mahalanobis(trustml.precomputed("features")).fit(rows[:300]).calibrate(rows[300:])
+    for watch in ("scores", "alarms"):
+        monitor = ood.Monitor(det, watch=watch, random_state=0)
+        path = monitor.update(5 * rng.normal(size=(200, 2))).trace()
+        assert path.alarm == monitor.alarm_
+        assert f"alarm at step {monitor.alarm_} " in repr(path)
+        limit = -np.log(path.alpha)
+        assert path.log_wealth[monitor.alarm_] >= limit > path.log_wealth[: monitor.alarm_].max()

@@ -48,7 +48,7 @@ class RiskPath(Result):
         return {"loss": self.loss, "log_wealth": self.log_wealth}
 
     def _title(self) -> str:
-        told = "no alarm" if self.alarm is None else f"alarm at step {self.alarm + 1}"
+        told = "no alarm" if self.alarm is None else f"alarm at step {self.alarm}"
         mean = f"{self.loss.mean():.4g}" if len(self.loss) else "none yet"
         return f"RiskPath: {len(self.loss)} losses, mean {mean} (limit {self.limit:.4g}), {told}"
 

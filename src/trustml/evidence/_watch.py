@@ -45,8 +45,10 @@ class MartingalePath(Result):
         return {name: getattr(self, name) for name in ("score", "p_value", "log_wealth")}
 
     def _title(self) -> str:
-        told = "no alarm" if self.alarm is None else f"alarm at step {self.alarm + 1}"
-        return f"MartingalePath: {len(self.score)} scores, {told} (alpha {self.alpha:g})"
+        told = "no alarm" if self.alarm is None else f"alarm at step {self.alarm}"
+        return (
+            f"MartingalePath: {len(self.score)} scores from step 0, {told} (alpha {self.alpha:g})"
+        )
 
 
 class Watch:

@@ -90,7 +90,7 @@ def martingale_path(
     path = vector(log_wealth, "log_wealth") / np.log(10)
     finite = np.where(np.isfinite(path), path, np.nan)
     ax = axes(ax)
-    ax.plot(np.arange(1, len(path) + 1), finite, color=BLUE, linewidth=1.5, label="wealth")
+    ax.plot(np.arange(len(path)), finite, color=BLUE, linewidth=1.5, label="wealth")
     ax.axhline(0, color=MUTED, linewidth=1.0)
     if alpha is not None:
         ax.axhline(
@@ -98,7 +98,7 @@ def martingale_path(
             label=f"wealth {1 / alpha:g}",
         )  # fmt: skip
     if alarm is not None:
-        ax.axvline(alarm + 1, color=RED, linewidth=1.2, label=f"alarm at step {alarm + 1}")
+        ax.axvline(alarm, color=RED, linewidth=1.2, label=f"alarm at step {alarm}")
     label(ax, "step", "evidence: log10 of the wealth")
     legend(ax, loc="best")
     return ax
