@@ -198,3 +198,32 @@ def test_bad_input_names_the_fix(case):
     kwargs = {"y_true": y, "y_pred": p, "sensitive_features": columns} | given
     with pytest.raises(ValueError, match=message):
         subgroup_unfairness(**kwargs)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(
+    ("kind", "rate"), [("FP", "false_positive_rate"), ("FN", "false_negative_rate")]
+)
+def test_half_spaces_are_no_better_hidden_from_us_than_from_gerryfair(kind, rate):
+    auditor = pytest.importorskip("aif360.algorithms.inprocessing.gerryfair.auditor")
+    datasets = pytest.importorskip("aif360.datasets")
+    pd = pytest.importorskip("pandas")
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        x = pd.DataFrame(rng.normal(size=(300, 3)), columns=list("abc"))
+        y = rng.integers(0, 2, 300)
+        p = (rng.random(300) < 0.5 + 0.2 * np.tanh(x["a"] - x["b"] + 0.5)).astype(int).to_numpy()
+        theirs = auditor.Auditor(
+            datasets.BinaryLabelDataset(
+                df=x.assign(y=y), label_names=["y"], protected_attribute_names=list("abc")
+            ),
+            kind,
+        ).audit(p)
+        members, violation = np.asarray(theirs[0]) == 1, float(theirs[1])
+        hit, counts = (p == 1, y == 0) if kind == "FP" else (p == 0, y == 1)
+        inside = members & counts
+        if inside.any():  # their group has the violation they say: the definitions agree
+            said = inside.mean() * abs(hit[inside].mean() - hit[counts].mean())
+            assert said == pytest.approx(violation)
+        ours = subgroup_unfairness(y, p, sensitive_features=x, subgroups="linear", rate=rate)
+        assert ours.value >= violation - 1e-12
