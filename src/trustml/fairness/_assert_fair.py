@@ -157,9 +157,13 @@ def fairness_verdict(
 
     The true gap is below ``interval[0]`` with probability at most ``alpha``, for all groups and
     metrics of the criterion together, and above ``interval[1]`` with at most ``alpha``. "pass" is
-    ``interval[1] <= bound``, "fail" is ``interval[0] > bound``. Rates have exact limits in each
-    group, combined as in Newcombe's interval; losses have the BCa bootstrap. A group without
-    rows that count is never left out: then the rows do not suffice.
+    ``interval[1] <= bound``, "fail" is ``interval[0] > bound``. A group without rows that count is
+    never left out: then the rows do not suffice.
+
+    Rates have exact limits in each group, combined as in Newcombe's interval: by enumeration over
+    groups of 10 to 2000 rows an end errs in at most 5.4 % at ``alpha=0.05``, and in at most 2 % at
+    0.01 (where one group is many times the other). Losses have the BCa bootstrap, which holds for
+    large samples: with 60 to 200 rows of skewed losses an end erred in up to 7 % at 0.05.
 
     Parameters
     ----------

@@ -12,6 +12,7 @@ from trustml.fairness import _row_metrics as row_metrics
 from trustml.fairness._of_rows import OfRows, RowMetric
 
 Column = Callable[[np.ndarray, np.ndarray], np.ndarray]
+OfBins = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 OfWeights = Callable[[np.ndarray], dict[str, np.ndarray]]  # weights (r, n) -> values (r,)
 
 
@@ -28,6 +29,15 @@ _MEANS: dict[Callable[..., Any], tuple[Column, Column]] = {
     row_metrics.log_loss: (row_metrics.log_losses, _every),
     calibration.balance_positive_class: (lambda _, p: p, lambda t, _: t),
     calibration.balance_negative_class: (lambda _, p: p, lambda t, _: 1 - t),
+}
+
+
+# Of share of the rows, mean score minus share of positives, and its variance, in each bin (r, b).
+_OF_BINS: dict[Callable[..., Any], OfBins] = {
+    calibration.calibration_error: lambda share, gap, _: (share * np.abs(gap)).sum(1),
+    calibration.debiased_calibration_error: lambda share, gap, variance: np.sqrt(
+        np.maximum((share * (gap**2 - variance)).sum(1), 0)
+    ),
 }
 
 
@@ -54,6 +64,9 @@ def of_weights(metrics: Mapping[str, RowMetric], rows: np.ndarray) -> OfWeights:
             columns[name] = found
         elif isinstance(metric, OfRows) and metric.metric is row_metrics.roc_auc:
             single[name] = _auc(*(column[rows] for column in metric.columns))
+        elif isinstance(metric, OfRows) and metric.metric in _OF_BINS:
+            of_bins = _OF_BINS[metric.metric]
+            single[name] = _binned(of_bins, *(column[rows] for column in metric.columns))
         else:
             single[name] = _on_drawn_rows(metric, rows)
     both = [np.stack([c[i] for c in columns.values()], axis=1) if columns else None for i in (0, 1)]
@@ -108,3 +121,44 @@ def _auc(true: np.ndarray, score: np.ndarray) -> Callable[[np.ndarray], np.ndarr
         return _ratio(wins, 2.0 * of_positive.sum(1) * sums[:, -1])
 
     return values
+
+
+def _binned(
+    of_bins: OfBins, true: np.ndarray, score: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a calibration error, in bins of equal mass of every resample."""
+    order = np.argsort(score, kind="stable")
+    score, true = score[order], true[order].astype(np.float64)
+    first = np.searchsorted(score, score, side="left")
+
+    def values(weights: np.ndarray) -> np.ndarray:
+        drawn = weights[:, order]
+        upto = _cumulated(drawn.astype(np.int64))
+        r, n, total = len(drawn), len(score), upto[:, -1:]
+        n_bins = np.clip(total // 2, 1, calibration.N_BINS)
+        bins = np.arange(1, calibration.N_BINS)
+        # One ordered vector of all replicates: where each one's counts pass the rank of an edge.
+        after = np.arange(r)[:, None] * (total.max() + 1)
+        ranks = np.where(bins < n_bins, total * bins // n_bins, 0) + after
+        place = np.searchsorted((upto[:, 1:] + after).ravel(), ranks, side="right")
+        inside = np.minimum(place - np.arange(r)[:, None] * n, n - 1)
+        edges = np.where(bins < n_bins, first[inside], n)
+        cuts = np.hstack([np.zeros((r, 1), dtype=np.int64), edges, np.full((r, 1), n)])
+        count, positives, scores = (
+            np.diff(np.take_along_axis(sums, cuts, axis=1), axis=1)
+            for sums in (upto, _cumulated(drawn * true), _cumulated(drawn * score))
+        )
+        filled = np.maximum(count, 1)
+        rate = positives / filled
+        variance = rate * (1 - rate) / np.maximum(count - 1, 1)
+        found = of_bins(count / np.maximum(total, 1), scores / filled - rate, variance)
+        result: np.ndarray = np.where(total[:, 0] > 0, found, np.nan)
+        return result
+
+    return values
+
+
+def _cumulated(values: np.ndarray) -> np.ndarray:
+    sums = np.zeros((len(values), values.shape[1] + 1), dtype=values.dtype)
+    np.cumsum(values, axis=1, out=sums[:, 1:])
+    return sums

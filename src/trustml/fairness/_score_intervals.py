@@ -14,7 +14,7 @@ from trustml.fairness._of_rows import RowMetric
 from trustml.fairness._resampled import of_weights
 from trustml.fairness._row_weights import multinomial_weights
 
-CHUNK = 2**21  # row weights drawn at a time
+CHUNK = 2**18  # row weights drawn at a time: these stay in the cache
 
 
 def of_metric(
