@@ -329,9 +329,7 @@ def assemble(
     """Compute the chosen metrics in every group, and warn of what is small or undefined."""
     sample = Sample(groups.codes, len(groups.labels), chosen.rates, chosen.others)
     names = chosen.names
-    by_group = np.array(
-        [[sample.value(name, g) for name in names] for g in range(len(groups.labels))]
-    )
+    by_group = np.stack([_in_each_group(sample, name) for name in names], axis=1)
     groups.warn_if_small(stacklevel=3)
     _warn_if_undefined(by_group, names, groups.labels)
     return GroupMetrics(
@@ -347,6 +345,15 @@ def assemble(
         _reference=0 if privileged is None else groups.index(privileged),
         _decisions=decisions,
     )
+
+
+def _in_each_group(sample: Sample, name: str) -> np.ndarray:
+    if name not in sample.rates:
+        return np.array([sample.value(name, g) for g in range(sample.n_groups)])
+    hits, trials = sample.tally(name)  # once for all groups
+    values = np.full(sample.n_groups, np.nan)
+    np.divide(hits, trials, out=values, where=trials > 0)
+    return values
 
 
 def _warn_if_undefined(values: np.ndarray, names: tuple[str, ...], labels: tuple[Any, ...]) -> None:
