@@ -4,8 +4,11 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from trustml.errors import FairnessError, NotEnoughDataError
@@ -16,6 +19,7 @@ from trustml.fairness import (
     equalized_odds_difference,
     fairness_verdict,
 )
+from trustml.influence import InfluenceFunctions
 from trustml.model import wrap
 from trustml.warnings import SmallGroupWarning
 
@@ -182,6 +186,31 @@ def test_a_model_names_the_training_rows_that_widen_the_gap():
     decided = model.predict(X[400:])
     same = fairness_verdict(y[400:], decided, **settings)
     assert same.interval == found.interval
+
+
+def test_large_models_are_traced_through_their_last_layer(monkeypatch):
+    y, _, s = sample(300)
+    X = np.random.default_rng(1).normal(size=(300, 2)) + (s == "c")[:, None] + y[:, None]
+    net = MLPClassifier([4], alpha=0.1, max_iter=2000, random_state=0).fit(X[:150], y[:150])
+    model = wrap(net, train=(X[:150], y[:150]))
+    data = model, X[150:], y[150:]
+    settings = {"sensitive_features": s[150:], "criterion": "demographic_parity", "bound": 0.02}
+    last = InfluenceFunctions(model, parameters="last_layer")
+    expected = fairness_verdict(*data, influence=last, **settings)
+    whole = fairness_verdict(*data, **settings)
+    monkeypatch.setattr("trustml.fairness._assert_fair._DIRECT", 0)
+    found = fairness_verdict(*data, **settings)
+    np.testing.assert_allclose(found.training_effects, expected.training_effects)
+    assert not np.allclose(found.training_effects, whole.training_effects)
+
+
+def test_arrays_of_any_kind():
+    y, p, s = sample(gap=0.2)
+    one = fairness_verdict(y, p, sensitive_features=s)
+    tensors = fairness_verdict(torch.tensor(y), torch.tensor(p), sensitive_features={"s": list(s)})
+    frame = pd.DataFrame({"y": y, "p": p, "s": s})
+    frames = fairness_verdict(frame["y"], frame["p"], sensitive_features=frame[["s"]])
+    assert one.interval == tensors.interval == frames.interval
 
 
 def test_labels_of_any_kind():

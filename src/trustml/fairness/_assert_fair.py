@@ -36,6 +36,7 @@ RATES_OF: dict[str, tuple[str, ...]] = {
 }
 _SHOWN = ("selection_rate", "true_positive_rate", "false_positive_rate")
 _POWER = 0.8
+_DIRECT = 1e11  # operations of a direct solve; beyond, influence asks the last layer
 
 
 def assert_fair(
@@ -79,7 +80,8 @@ def assert_fair(
     pos_label : object or None
         The favourable label; None accepts {0, 1} and {-1, 1}, where it is 1.
     influence : InfluenceFunctions or None
-        Fitted for the model, to choose curvature or share work.
+        For the model, to choose parameters and curvature, or share work; None: all parameters, of
+        large models those of the last layer.
     training_rows : int
         How many training rows to name, where the test does not pass; 0 for none.
     random_state : int, Generator or None
@@ -331,9 +333,12 @@ def _responsible(
         return None, None
     if influence is None:
         try:
-            _ = model.objective
+            objective = model.objective
         except TypeError:  # its training minimised what has no curvature of this kind
             return None, None
+        costly = model.n_outputs * len(objective.data) * objective.space.size**2 > _DIRECT
+        last = costly and model.head_name is not None
+        influence = InfluenceFunctions(model, parameters="last_layer" if last else None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SmallGroupWarning)
         fair = FairInfluence(model, criterion=criterion, pos_label=pos_label, influence=influence)
