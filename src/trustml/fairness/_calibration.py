@@ -60,7 +60,7 @@ def debiased_calibration_error(true: np.ndarray, score: np.ndarray) -> float:
 
     References
     ----------
-    Kumar et al. (2019), Verified uncertainty calibration, arXiv:1909.10155, definition 5.1.
+    Kumar et al. (2019), Verified uncertainty calibration, arXiv:1909.10155.
 
     Examples
     --------

@@ -50,7 +50,7 @@ def consistency(X: Any, y_pred: Any, n_neighbors: int = 5, *, include_self: bool
 
     References
     ----------
-    Zemel et al. (2013), Learning fair representations, section 5.2.
+    Zemel et al. (2013), Learning fair representations, ICML.
 
     Examples
     --------

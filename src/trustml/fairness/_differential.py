@@ -47,8 +47,7 @@ def differential_fairness(
 
     References
     ----------
-    Foulds et al. (2020), An intersectional definition of fairness, arXiv:1807.08362, definition
-    3.1 and equation (8).
+    Foulds et al. (2020), An intersectional definition of fairness, arXiv:1807.08362.
 
     Examples
     --------

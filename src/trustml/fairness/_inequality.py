@@ -48,7 +48,7 @@ def generalized_entropy_index(
     References
     ----------
     Speicher et al. (2018), A unified approach to quantifying algorithmic unfairness,
-    arXiv:1807.00787, equation (2).
+    arXiv:1807.00787.
 
     Examples
     --------
@@ -78,7 +78,7 @@ def theil_index(y_true: Any, y_pred: Any, *, pos_label: Any = None) -> float:
 
     References
     ----------
-    Speicher et al. (2018), arXiv:1807.00787, equation (2).
+    Speicher et al. (2018), arXiv:1807.00787.
 
     Examples
     --------
@@ -107,7 +107,7 @@ def coefficient_of_variation(y_true: Any, y_pred: Any, *, pos_label: Any = None)
 
     References
     ----------
-    Speicher et al. (2018), arXiv:1807.00787, section 3.
+    Speicher et al. (2018), arXiv:1807.00787.
 
     Examples
     --------
@@ -151,7 +151,7 @@ def between_group_generalized_entropy_index(
 
     References
     ----------
-    Speicher et al. (2018), arXiv:1807.00787, proposition 1.
+    Speicher et al. (2018), arXiv:1807.00787.
 
     Examples
     --------
@@ -195,7 +195,7 @@ def within_group_generalized_entropy_index(
 
     References
     ----------
-    Speicher et al. (2018), arXiv:1807.00787, proposition 1.
+    Speicher et al. (2018), arXiv:1807.00787.
 
     Examples
     --------

@@ -88,9 +88,8 @@ def subgroup_unfairness(
 
     References
     ----------
-    Kearns et al. (2018), Preventing fairness gerrymandering, arXiv:1711.05144, definitions 2.2 and
-    2.3.
-    Kearns et al. (2019), An empirical study of rich subgroup fairness, arXiv:1808.08166, section 2.
+    Kearns et al. (2018), Preventing fairness gerrymandering, arXiv:1711.05144, section 2.
+    Kearns et al. (2019), An empirical study of rich subgroup fairness, arXiv:1808.08166.
 
     Examples
     --------
