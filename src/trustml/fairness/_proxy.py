@@ -104,7 +104,8 @@ def proxy_bounds(
     Returns
     -------
     ProxyBounds
-        Bounds of these rows' gaps, exact for the given probabilities; sampling is not in them.
+        Bounds of these rows' gaps, exact for the given probabilities. Sampling is not in them, and
+        a bootstrap of them is no remedy: where they bend it covers 80 % at a nominal 95 %.
 
     Raises
     ------
