@@ -41,8 +41,7 @@ class AdversarialDebiasing(FairNetwork):
 
     .. math:: g - \operatorname{proj}_h g - \alpha h,
 
-    so that no part of it helps the adversary. Learning rates fall to zero over ``max_epochs``,
-    which are all run; the last network is kept.
+    so that no part of it helps the adversary. It starts at the end of a plain training.
 
     Parameters
     ----------
@@ -56,7 +55,7 @@ class AdversarialDebiasing(FairNetwork):
     adversary_steps : int
         Steps of the adversary for each of the classifier.
     loss_fn, hidden, learning_rate, weight_decay, max_epochs, batch_size, tol
-        As of ``GroupDRO``; ``tol`` ends the plain training only.
+        As of ``GroupDRO``.
     pos_label : object or None
         The favourable label; None takes the second of the sorted labels.
     random_state : int, numpy.random.Generator, torch.Generator or None
@@ -93,7 +92,7 @@ class AdversarialDebiasing(FairNetwork):
         self,
         module: nn.Module | None = None,
         constraints: str = "demographic_parity",
-        adversary_weight: float = 3.0,
+        adversary_weight: float = 1.0,
         *,
         adversary_steps: int = 3,
         loss_fn: LossFn | None = None,
@@ -133,15 +132,8 @@ class AdversarialDebiasing(FairNetwork):
         own = self._optimizer(network)
         other = torch.optim.Adam(adversary.parameters(), 10 * self.learning_rate)
         parameters = [p for p in network.parameters() if p.requires_grad]
-        steps = 0
-        n_steps = self.max_epochs * -(-len(rows.y) // self.batch_size)
 
         def step(batch: Rows) -> float:
-            nonlocal steps
-            rate = max(1 - steps / n_steps, 1 / n_steps)
-            own.param_groups[0]["lr"] = self.learning_rate * rate
-            other.param_groups[0]["lr"] = 10 * self.learning_rate * rate
-            steps += 1
             margin, losses = self._losses(network, batch)
             for _ in range(self.adversary_steps):
                 other.zero_grad()
@@ -161,7 +153,7 @@ class AdversarialDebiasing(FairNetwork):
             own.step()
             return loss.item()
 
-        epochs = self._descend(network, rows, step, "training against the adversary", patient=True)
+        epochs = self._descend(network, rows, step, "training against the adversary", own, other)
         self.adversary_ = adversary
         return epochs
 

@@ -80,8 +80,9 @@ class Standardised(nn.Module):
 class FairNetwork(FairClassifier):
     """Base of the torch classifiers: a plain training, then one that mitigates.
 
-    Both stages run Adam over batches until the objective has not fallen by ``tol`` of itself for
-    30 epochs, or for ``max_epochs``. The decisions after the first are the unmitigated ones.
+    The plain training runs Adam over batches until the objective has not fallen by ``tol`` of
+    itself for 30 epochs, or for ``max_epochs``; its decisions are the unmitigated ones. The other
+    runs ``max_epochs``, over which the learning rate falls to zero.
 
     Parameters
     ----------
@@ -213,12 +214,16 @@ class FairNetwork(FairClassifier):
         rows: Rows,
         step: Callable[[Rows], float],
         doing: str,
-        patient: bool = False,
+        *decaying: torch.optim.Optimizer,
     ) -> int:
         """Call ``step`` on batches until its value no longer falls; return the epochs."""
+        # With decaying optimizers, whose rates fall to zero, all epochs are run.
         network.train()
         best, since = math.inf, 0
+        rates = [optimizer.param_groups[0]["lr"] for optimizer in decaying]
         for epoch in track(range(self.max_epochs), doing):
+            for optimizer, rate in zip(decaying, rates, strict=True):
+                optimizer.param_groups[0]["lr"] = rate * (1 - epoch / self.max_epochs)
             parts = [step(batch) * len(batch.y) for batch in self._batches(rows)]
             value = sum(parts) / len(rows.y)
             if not math.isfinite(value):
@@ -228,7 +233,7 @@ class FairNetwork(FairClassifier):
                 )
             progress = value < best - self.tol * abs(best) or best == math.inf
             best, since = (value, 0) if progress else (best, since + 1)
-            if since >= _PATIENCE and not patient:
+            if since >= _PATIENCE and not decaying:
                 break
         network.eval()
         return epoch + 1

@@ -10,16 +10,22 @@ from torch import nn
 from trustml.core.random import RandomState
 from trustml.fairness._fair_network import FairNetwork, LossFn, Rows, _step
 
+_MEMORY = 0.8  # of the running means of the groups' losses
+
 
 class GroupDRO(FairNetwork):
     r"""A network trained for the largest of the groups' mean losses.
 
-    Each step moves weights of the groups, :math:`q_g \propto q_g e^{\eta \ell_g}`, and then
-    descends on :math:`\sum_g q_g \ell_g`. The worst group's loss falls, often at the cost of the
-    mean; gaps of rates follow where a group is badly served because it is small or rare.
+    Each step descends on :math:`\sum_g q_g \ell_g` with weights
+    :math:`q_g \propto e^{\tau \bar\ell_g}` of the groups, :math:`\bar\ell_g` a running mean of the
+    group's loss. Sagawa et al. multiply the weights up over all steps instead, which swings between
+    groups for long; these settle within :math:`\log(k) / \tau` of the smallest worst loss of k
+    groups. The worst group's loss falls, often at the cost of the mean; gaps of rates follow where
+    a group is badly served because it is small or rare.
 
-    Both the plain training before and this one run Adam over batches until the objective has not
-    fallen by ``tol`` of itself for 30 epochs, or for ``max_epochs``.
+    A plain training comes first: Adam over batches until the loss has not fallen by ``tol`` of
+    itself for 30 epochs, or for ``max_epochs``. The training for the worst group runs
+    ``max_epochs``, over which the learning rate falls to zero.
 
     Parameters
     ----------
@@ -27,8 +33,8 @@ class GroupDRO(FairNetwork):
         Maps rows to one margin, or to two logits of which the second is the favourable label's;
         copied, and trained on its device in its precision. None builds a multilayer perceptron
         on standardised columns, in float64.
-    step_size : float
-        :math:`\eta`, per unit of loss; 0 weighs the groups evenly.
+    sharpness : float
+        :math:`\tau`, per unit of loss; 0 weighs the groups evenly.
     by_label : bool
         Whether the groups are pairs of group and label.
     loss_fn : callable or None
@@ -40,7 +46,7 @@ class GroupDRO(FairNetwork):
     max_epochs, batch_size : int
         Of each training; rows of a step.
     tol : float
-        Relative progress that counts.
+        Relative progress that counts in the plain training.
     pos_label : object or None
         The favourable label; None takes the second of the sorted labels.
     random_state : int, numpy.random.Generator, torch.Generator or None
@@ -59,7 +65,7 @@ class GroupDRO(FairNetwork):
     References
     ----------
     Sagawa, Koh, Hashimoto and Liang (2020), Distributionally robust neural networks for group
-    shifts, arXiv:1911.08731, algorithm 1.
+    shifts, arXiv:1911.08731.
 
     Examples
     --------
@@ -76,7 +82,7 @@ class GroupDRO(FairNetwork):
     def __init__(
         self,
         module: nn.Module | None = None,
-        step_size: float = 0.1,
+        sharpness: float = 30.0,
         *,
         by_label: bool = True,
         loss_fn: LossFn | None = None,
@@ -101,32 +107,36 @@ class GroupDRO(FairNetwork):
             pos_label=pos_label,
             random_state=random_state,
         )
-        self.step_size = step_size
+        self.sharpness = sharpness
         self.by_label = by_label
 
     def _check(self) -> None:
-        if not self.step_size >= 0:
-            raise ValueError(f"step_size must be at least 0, got {self.step_size}")
+        if not self.sharpness >= 0:
+            raise ValueError(f"sharpness must be at least 0, got {self.sharpness}")
 
     def _mitigate(self, network: nn.Module, rows: Rows, n_groups: int) -> int:
         k = 2 * n_groups if self.by_label else n_groups
         counts = torch.bincount(self._cell(rows), minlength=k)
-        q = (counts > 0).to(rows.y) / (counts > 0).sum()
+        absent = torch.where(counts > 0, 0.0, -torch.inf).to(rows.y)
+        level, q = torch.zeros_like(absent), torch.softmax(absent, 0)
+        seen = torch.zeros_like(absent, dtype=torch.bool)
         optimizer = self._optimizer(network)
 
         def step(batch: Rows) -> float:
-            nonlocal q
+            nonlocal level, q, seen
             _, losses = self._losses(network, batch)
             cell = self._cell(batch)
             sums = losses.new_zeros(k).index_add(0, cell, losses * batch.weight)
             totals = losses.new_zeros(k).index_add(0, cell, batch.weight)
-            means = torch.where(totals > 0, sums / totals.clamp_min(1e-12), torch.zeros_like(sums))
-            q = q * torch.exp(self.step_size * means.detach())
-            q = q / q.sum()
+            means, here = sums / totals.clamp_min(1e-12), totals > 0
+            now = means.detach()
+            moved = torch.where(seen, _MEMORY * level + (1 - _MEMORY) * now, now)
+            level, seen = torch.where(here, moved, level), seen | here
+            q = torch.softmax(absent + self.sharpness * level, 0)
             _step(optimizer, q @ means)
             return means.max().item()
 
-        epochs = self._descend(network, rows, step, "training for the worst group")
+        epochs = self._descend(network, rows, step, "training for the worst group", optimizer)
         self.group_weights_ = q.double().cpu().numpy()
         return epochs
 
