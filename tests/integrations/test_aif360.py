@@ -164,6 +164,8 @@ def test_their_post_processing(kind, inside):
         expected = theirs.predict(dataset(NEW, decided, score[NEW])).labels.ravel()
     np.testing.assert_array_equal(found == "paid", expected == 1)
     np.testing.assert_array_equal(fair.predict(X[NEW], sensitive_features=S[NEW]), found)
+    score = fair.score(X[NEW], WORDS[NEW], sensitive_features=S[NEW])
+    assert score == (found == WORDS[NEW]).mean()
     assert set(fair.classes_) == {"late", "paid"}
     with pytest.raises(ValueError, match="pass sensitive_features"):
         fair.predict(X[NEW])

@@ -80,6 +80,7 @@ def test_their_decisions_with_our_manners(name):
     np.testing.assert_allclose(p.sum(1), 1)
     decided = fair.predict(X[NEW], **groups)
     assert set(decided) == {"paid", "late"}
+    assert fair.score(X[NEW], WORDS[NEW], **groups) == (decided == WORDS[NEW]).mean()
     order = np.random.default_rng(1).permutation(N - 240)
     shuffled = fair.predict(X[NEW][order], sensitive_features=S[NEW][order])
     np.testing.assert_array_equal(shuffled, decided[order])

@@ -15,7 +15,6 @@ from trustml.core.random import RandomState, numpy_generator, seeded
 from trustml.core.validation import restore, to_numpy
 from trustml.fairness._groups import Groups, as_groups
 from trustml.fairness._known_groups import group_codes
-from trustml.fairness._mitigator import FairClassifier
 from trustml.integrations._aif360_datasets import (
     GROUP,
     LABEL,
@@ -26,6 +25,7 @@ from trustml.integrations._aif360_datasets import (
     side_of,
     to_dataset,
 )
+from trustml.integrations._by_group import ByGroup
 from trustml.integrations._rows import to_rows
 from trustml.model import Model
 
@@ -140,7 +140,7 @@ class Aif360Transformer(TransformerMixin, BaseEstimator):
             return self.algorithm_.transform(given)
 
 
-class Aif360Classifier(FairClassifier):
+class Aif360Classifier(ByGroup):
     """Any in-processing algorithm of AIF360, or a post-processing one of an estimator's scores.
 
     AIF360 answers for a batch: whom it draws for another decision depends on the other rows.

@@ -14,8 +14,8 @@ from trustml.core.random import RandomState, numpy_generator, seeded
 from trustml.core.validation import check_choice, restore, to_numpy
 from trustml.fairness._groups import Groups, as_groups
 from trustml.fairness._known_groups import group_codes
-from trustml.fairness._mitigator import FairClassifier
 from trustml.fairness._rates import as_decisions
+from trustml.integrations._by_group import ByGroup
 from trustml.integrations._rows import to_rows
 from trustml.model import Model
 
@@ -28,7 +28,7 @@ _MOMENTS = {
 }
 
 
-class FairlearnClassifier(FairClassifier):
+class FairlearnClassifier(ByGroup):
     """Any of fairlearn's classifiers, with our labels, groups, models and random numbers.
 
     Labels and groups may be of any kind, several sensitive columns are taken as their
