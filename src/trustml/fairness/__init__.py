@@ -23,6 +23,7 @@ from trustml.fairness._distribution import (
 )
 from trustml.fairness._exponentiated_gradient import ExponentiatedGradient
 from trustml.fairness._fair_influence import FairInfluence
+from trustml.fairness._fair_representations import FairRepresentation
 from trustml.fairness._frontier import Frontier, frontier
 from trustml.fairness._grid_search import GridSearch
 from trustml.fairness._group_dro import GroupDRO
@@ -113,6 +114,7 @@ __all__ = [
     "DisparateImpactRemover",
     "ExponentiatedGradient",
     "FairInfluence",
+    "FairRepresentation",
     "FairnessMeasure",
     "FairnessVerdict",
     "Frontier",
