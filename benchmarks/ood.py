@@ -226,11 +226,11 @@ def cost(quick: bool) -> Section:
         for _ in model.observations(Q):
             pass
 
-    (pass_s, _), (all_s, all_mb), (single_s, single_mb) = (
-        measured(f) for f in (passing, together, one_by_one)
-    )
+    (all_s, all_mb), (single_s, single_mb) = (measured(f) for f in (together, one_by_one))
     suite = ood.Suite(model, kinds).fit(X, y)
-    score_s, _ = measured(lambda: suite.score(Q))
+    # In turns, the best of five: what else runs on the machine slows either.
+    turns = [(measured(passing)[0], measured(lambda: suite.score(Q))[0]) for _ in range(5)]
+    pass_s, score_s = (min(took) for took in zip(*turns, strict=True))
     passes, ratio = score_s / pass_s, single_s / all_s
     show(
         f"{len(kinds)} detectors, fitted on {n} rows, 1000 scored",
