@@ -54,13 +54,13 @@ def test_weights_go_to_the_worst_group():
 def test_without_sharpness_the_groups_are_balanced():
     X, y, s = problem()
     fair = GroupDRO(
-        sharpness=0, hidden=(), by_label=False, weight_decay=0.0, max_epochs=400, random_state=0
+        sharpness=0, hidden=(), by_label=False, weight_decay=0.0, max_epochs=1000, random_state=0
     )
     fair.fit(X, y, sensitive_features=s)
     balanced = LogisticRegression(C=np.inf, tol=1e-8)
     balanced.fit(X, y, sample_weight=len(s) / np.bincount(s)[s])
     np.testing.assert_allclose(
-        fair.predict_proba(X)[:, 1], balanced.predict_proba(X)[:, 1], atol=0.01
+        fair.predict_proba(X)[:, 1], balanced.predict_proba(X)[:, 1], atol=1e-4
     )
 
 
