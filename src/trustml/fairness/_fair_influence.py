@@ -70,7 +70,8 @@ class FairInfluence(BaseEstimator):
     mitigation_ : Mitigation
         Of the last ``mitigate``.
     prediction_ : GapPrediction
-        Of the last ``reweigh``: predicted gap, the one after a Newton step, the refitted one.
+        Of the weights of the last ``reweigh``, or the removals of the last ``mitigate``: predicted
+        gap, the one after a Newton step, the refitted one.
 
     References
     ----------
@@ -145,19 +146,21 @@ class FairInfluence(BaseEstimator):
         self._validation, self._values = validation, means
         return self
 
-    def mitigate(self, accuracy_budget: float = 0.02) -> Model:
+    def mitigate(self, accuracy_budget: float = 0.02, *, refit: bool = False) -> Model:
         """Return a model with a smaller gap: harmful rows' effect is taken out, without a refit.
 
         The parameters move along H⁻¹ times the harmful rows' gradients, for several numbers of
         rows and step lengths. Each candidate is measured on the validation rows; the one with the
         smallest gap of decisions that keeps the accuracy is taken, so its validation gap is
-        somewhat optimistic: measure it again on other rows. It does not predict what a retrained
-        model would do.
+        somewhat optimistic: measure it again on other rows. What a model without these rows would
+        do is another question: ``prediction_`` says.
 
         Parameters
         ----------
         accuracy_budget : float
             Validation accuracy (R² for regression) that may be lost, at least 0.
+        refit : bool
+            Whether to train without the rows, for ``prediction_``.
 
         Returns
         -------
@@ -182,6 +185,9 @@ class FairInfluence(BaseEstimator):
             self.cell_effects_,
             accuracy_budget,
         )
+        left = np.ones(len(self.row_effects_))
+        left[self.mitigation_.removed] = 0.0
+        self.prediction_ = self.predict_gap(left, refit=refit)
         return mitigated
 
     def reweigh(

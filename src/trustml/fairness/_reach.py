@@ -25,6 +25,8 @@ _ROUGHLY = 1e-3  # of the pull may be left on the way, not in the end
 _HALVINGS = 4
 _ROUNDS = 3  # times the planned number of steps, where the plan was not enough
 
+_Stops = list[tuple[np.ndarray, Tensor]]
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Reached(Result):
@@ -122,11 +124,16 @@ class Walk:
         objective = self.influence.objective_
         weights, vector = np.ones(len(objective.data)), objective.space.vector()
         path, stops = [self.validation.measure(objective)], [(weights, vector)]
+        pace, worse_too = 1.0, self.decisions
         for k in range(_ROUNDS * steps):
             if self._within(path[-1]):
                 break
+            if worse_too and k == (_ROUNDS - 1) * steps:
+                worse_too = False
+                path, stops = self._until_best(path, stops)
+            weights, vector = stops[-1]
             now = self.watched(path[-1])
-            wanted = now - (now - self.target) / max(steps - k, 1)
+            wanted = now - (now - self.target) * pace / max(steps - k, 1)
             aimed = self._aimed(weights, vector, path, wanted)
             # Decisions move in jumps: what does not help at once may after the next step.
             for halving in range(1 if self.decisions else _HALVINGS + 1):
@@ -136,16 +143,16 @@ class Walk:
                 if self._within(outcome):
                     moved, _ = newton(self.influence, tried, moved, _NEWTON_STEPS)
                     outcome = self.validation.measure(objective.at(moved))
-                if self.decisions or self._off(outcome) < self._off(path[-1]):
+                if worse_too or self._off(outcome) < self._off(path[-1]):
+                    path.append(outcome)
+                    stops.append((tried, moved))
                     break
             else:
-                break
-            weights, vector = tried, moved
-            path.append(outcome)
-            stops.append((weights, vector))
-        best = int(np.argmin([self._off(outcome) for outcome in path]))
-        path, (weights, vector) = path[: best + 1], stops[best]
-        removed = [float(np.abs(1 - w).sum()) for w, _ in stops[: best + 1]]
+                if not self.decisions:
+                    break
+                pace /= 2
+        path, stops = self._until_best(path, stops)
+        weights, vector = stops[-1]
         model = self.validation.model.replace(objective.space, vector)
         return Reached(
             weights=weights,
@@ -156,9 +163,13 @@ class Walk:
             path=np.array(
                 [[self.watched(o), o.gap, o.decisions, o.accuracy, o.loss] for o in path]
             ),
-            removed=np.array(removed),
+            removed=np.array([np.abs(1 - w).sum() for w, _ in stops]),
             prediction=predict(weights),
         )
+
+    def _until_best(self, path: list[Outcome], stops: _Stops) -> tuple[list[Outcome], _Stops]:
+        best = int(np.argmin([self._off(outcome) for outcome in path]))
+        return path[: best + 1], stops[: best + 1]
 
     def watched(self, outcome: Outcome) -> float:
         """Return the gap that is to reach the target."""
