@@ -3,11 +3,15 @@
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from trustml.fairness import CorrelationRemover
@@ -114,3 +118,17 @@ def test_bad_input():
         fitted.transform(X, sensitive_features=s["age"])
     with pytest.raises(ValueError, match="one row for each"):
         CorrelationRemover().fit(X, sensitive_features=s["age"][1:])
+
+
+def test_in_a_pipeline_the_groups_are_routed():
+    X, s = sample(4)
+    y, group = (X[:, 2] > 1).astype(int), s["group"]
+    with sklearn.config_context(enable_metadata_routing=True):
+        step = CorrelationRemover().set_fit_request(sensitive_features=True)
+        step.set_transform_request(sensitive_features=True)
+        pipe = make_pipeline(step, StandardScaler(), LogisticRegression())
+        pipe.fit(X, y, sensitive_features=group)
+        decided = pipe.predict(X, sensitive_features=group)
+    by_hand = CorrelationRemover().fit_transform(X, sensitive_features=group)
+    plain = make_pipeline(StandardScaler(), LogisticRegression()).fit(by_hand, y)
+    np.testing.assert_array_equal(decided, plain.predict(by_hand))

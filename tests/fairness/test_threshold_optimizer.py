@@ -5,11 +5,13 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
@@ -340,3 +342,17 @@ def test_bad_input():
 
     with pytest.raises(TypeError, match="needs an estimator with"):
         ThresholdOptimizer(Silent()).fit(X, y, sensitive_features=s)
+
+
+def test_groups_reach_every_fold_by_routing():
+    X, y, s = sample(9, n=300)
+    with sklearn.config_context(enable_metadata_routing=True):
+        fair = ThresholdOptimizer(LogisticRegression()).set_fit_request(sensitive_features=True)
+        fair.set_score_request(sensitive_features=True)
+        found = cross_val_score(fair, X, y, cv=3, params={"sensitive_features": s})
+    naive = []
+    for train, test in StratifiedKFold(3).split(X, y):
+        one = ThresholdOptimizer(LogisticRegression())
+        one.fit(X[train], y[train], sensitive_features=s[train])
+        naive.append(one.score(X[test], y[test], sensitive_features=s[test]))
+    np.testing.assert_allclose(found, naive)
