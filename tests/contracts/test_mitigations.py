@@ -7,9 +7,9 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from sklearn.base import ClassifierMixin, TransformerMixin, clone
+from sklearn.base import ClassifierMixin, RegressorMixin, TransformerMixin, clone
 from sklearn.exceptions import NotFittedError
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.utils.estimator_checks import check_estimator
 
 from trustml import fairness
@@ -126,10 +126,11 @@ class TestMitigation:
             make(kind).fit(X[V], Y[V], sensitive_features=groups)
 
 
+MIXINS = (ClassifierMixin, RegressorMixin, TransformerMixin)
 ESTIMATORS = [
     thing
     for thing in (getattr(fairness, name) for name in fairness.__all__)
-    if inspect.isclass(thing) and issubclass(thing, (ClassifierMixin, TransformerMixin))
+    if inspect.isclass(thing) and issubclass(thing, MIXINS)
 ]
 CLASSIFIERS = [kind for kind in ESTIMATORS if issubclass(kind, ClassifierMixin)]
 TRANSFORMERS = [kind for kind in ESTIMATORS if issubclass(kind, TransformerMixin)]
@@ -152,7 +153,8 @@ CORRECT_SCORES = {"CalibratedEqualizedOdds", "Multicalibration"}
 
 
 def built(kind, **given):
-    given = {"estimator": LogisticRegression(), "random_state": 0, **given}
+    inner = LinearRegression() if issubclass(kind, RegressorMixin) else LogisticRegression()
+    given = {"estimator": inner, "random_state": 0, **given}
     taken = inspect.signature(kind.__init__).parameters
     return kind(**{name: value for name, value in given.items() if name in taken})
 

@@ -6,6 +6,7 @@ from trustml.fairness._adversarial import AdversarialDebiasing
 from trustml.fairness._assert_fair import assert_fair, fairness_verdict
 from trustml.fairness._bootstrap import GroupReplicates, bootstrap_groups
 from trustml.fairness._bootstrap_bias import corrected_gap
+from trustml.fairness._bounded_group_loss import BoundedGroupLoss
 from trustml.fairness._calibrated_odds import CalibratedEqualizedOdds
 from trustml.fairness._consistency import (
     consistency,
@@ -109,6 +110,7 @@ from trustml.fairness.metrics import (
 
 __all__ = [
     "AdversarialDebiasing",
+    "BoundedGroupLoss",
     "CalibratedEqualizedOdds",
     "CorrelationRemover",
     "DisparateImpactRemover",
