@@ -76,10 +76,10 @@ class Learner:
 
     def decisions(self, hypotheses: list[Any], X: Any = None) -> np.ndarray:
         """Return decisions about rows, of None those of the fit: 0 or 1, shape (n, t)."""
-        rows = self.fit_rows if X is None else self._prepared(X)
+        rows = self._prepared(X)
         return np.stack([h.predict(rows) == 1 for h in hypotheses], axis=1).astype(np.float64)
 
-    def probability(self, hypothesis: Any, X: Any) -> np.ndarray:
+    def probability(self, hypothesis: Any, X: Any = None) -> np.ndarray:
         """Return the hypothesis's own probability of the favourable label, shape (n,)."""
         if not hasattr(hypothesis, "predict_proba"):
             return self.decisions([hypothesis], X)[:, 0]
@@ -91,6 +91,8 @@ class Learner:
         self._starts.clear()
 
     def _prepared(self, X: Any) -> Any:
+        if X is None:
+            return self.fit_rows
         return self._as_taken(X if self.before is None else self.before.transform(X))
 
     def _as_taken(self, X: Any) -> Any:

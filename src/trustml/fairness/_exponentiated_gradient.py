@@ -53,8 +53,8 @@ class ExponentiatedGradient(MetaEstimatorMixin, FairClassifier):
         The duality gap, in units of the error, at which to stop; None takes half a standard error
         of the unmitigated model's error.
     deterministic : bool
-        Decide by majority, or by one hypothesis, whichever has the smaller sum of error and gap
-        beyond ``eps``. The gap may then exceed ``eps``.
+        Decide by the mean of the hypotheses' own probabilities, or by one hypothesis, whichever
+        has the smaller sum of error and gap beyond ``eps``. The gap may then exceed ``eps``.
     pos_label : object or None
         The favourable label; None takes the second of the sorted labels.
     random_state : int, numpy.random.Generator, torch.Generator or None
@@ -136,9 +136,9 @@ class ExponentiatedGradient(MetaEstimatorMixin, FairClassifier):
         self.seed_ = None
         if not self.deterministic:
             self.seed_ = int(numpy_generator(self.random_state).integers(2**31))
-        decided = (learner.decisions(self.predictors_) @ self.weights_).clip(0, 1)
-        learner.forget()
         self._learner = learner
+        decided = self._probability(None)
+        learner.forget()
         made = decided > 0.5 if self.deterministic else decided
         reached = moments.atom_rates(made)[:, None]
         self.training_gap_ = float(moments.gap(reached)[0])
@@ -146,8 +146,14 @@ class ExponentiatedGradient(MetaEstimatorMixin, FairClassifier):
         return made.astype(np.float64), first
 
     def _probability(self, X: Any) -> np.ndarray:
-        share: np.ndarray = self._learner.decisions(self.predictors_, X) @ self.weights_
-        return share.clip(0, 1)
+        votes = self._votes(self._learner, self.predictors_, X)
+        return np.asarray((votes @ self.weights_).clip(0, 1))
+
+    def _votes(self, learner: Learner, hypotheses: list[Any], X: Any = None) -> np.ndarray:
+        """Return what the hypotheses say of rows, shape (n, t): what is drawn, or averaged."""
+        if not self.deterministic:
+            return learner.decisions(hypotheses, X)
+        return np.stack([learner.probability(h, X) for h in hypotheses], axis=1)
 
     def _play(self, moments: Moments, learner: Learner) -> tuple[list[Any], np.ndarray, np.ndarray]:
         """Ask for hypotheses until the saddle point is found; return them and their weights."""
@@ -200,11 +206,11 @@ class ExponentiatedGradient(MetaEstimatorMixin, FairClassifier):
         atoms: np.ndarray,
         weights: np.ndarray,
     ) -> np.ndarray:
-        """Return weights of the majority vote, or of one hypothesis that does better."""
+        """Return weights of the mean vote, or of one hypothesis that does better."""
         support = np.flatnonzero(weights)
-        shares = learner.decisions([hypotheses[t] for t in support])
-        majority = moments.atom_rates(shares @ weights[support] > 0.5)
-        candidates = np.column_stack([majority, atoms])
+        votes = self._votes(learner, [hypotheses[t] for t in support])
+        together = moments.atom_rates(votes @ weights[support] > 0.5)
+        candidates = np.column_stack([together, atoms])
         loss = moments.errors(candidates) + (moments.gap(candidates) - self.eps).clip(0)
         choice = int(loss.argmin())
         return weights if choice == 0 else np.eye(atoms.shape[1])[choice - 1]
