@@ -6,7 +6,8 @@ import numpy as np
 
 from trustml.fairness._roc_curves import Curve, gains
 
-_MOST = 1000  # thresholds a group that are tried under two constraints at once
+_MOST = 4000  # thresholds of all groups that are tried under two constraints at once
+_FEWEST = 100  # of one group
 _ROUNDING = 1e-12
 
 
@@ -40,8 +41,8 @@ def best_thresholds(
 
     Some group has the smallest value of a rate, and all others are then within ``tolerance``
     above it: every such value is tried, and each group takes its best threshold in that window.
-    Under two constraints, groups of more than 1,000 thresholds offer 1,000 of them, evenly spaced
-    besides those on the hull.
+    Under two constraints, at most about 4,000 thresholds are tried: of larger groups, those on
+    the hull and some evenly spaced between.
 
     Parameters
     ----------
@@ -65,22 +66,25 @@ def best_thresholds(
         levels = [c.rate(rates[0])[o] for c, o in zip(curves, order, strict=True)]
         tables = [RangeMaximum(v[o]) for v, o in zip(gain, order, strict=True)]
         low, high = _windows(levels, _defined(levels), tolerance)
-        _, places = _best(tables, low, high)
-        return [int(o[p]) for o, p in zip(order, places, strict=True)]
-    kept = [_thinned(c) for c in curves]
+        sums, places = _maxima(tables, low, high)
+        return [int(o[p]) for o, p in zip(order, places[sums.argmax()], strict=True)]
+    kept = [_thinned(c, max(_FEWEST, _MOST // len(curves))) for c in curves]
     curves = [c.take(k) for c, k in zip(curves, kept, strict=True)]
     tables = [RangeMaximum(v[k]) for v, k in zip(gain, kept, strict=True)]
     first, second = ([c.rate(name) for c in curves] for name in rates)
-    starts = _defined(first)
-    best, chosen = -np.inf, [0] * len(curves)
-    for low1, high1 in zip(*_windows(first, starts, tolerance), strict=True):
-        if (low1 >= high1).any():
-            continue
-        inside = [s[a:b] for s, a, b in zip(second, low1, high1, strict=True)]
+    low1, high1 = _windows(first, _defined(first), tolerance)
+    # What the first window allows bounds what both do: the most promising first, till none is.
+    bounds, _ = _maxima(tables, low1, high1)
+    best, chosen = -np.inf, np.zeros(len(curves), dtype=np.int64)
+    for row in np.argsort(-bounds, kind="stable"):
+        if bounds[row] <= best:
+            break
+        inside = [s[a:b] for s, a, b in zip(second, low1[row], high1[row], strict=True)]
         low2, high2 = _windows(second, _defined(inside), tolerance)
-        value, places = _best(tables, np.maximum(low2, low1), np.minimum(high2, high1))
-        if value > best:
-            best, chosen = value, places
+        low2, high2 = np.maximum(low2, low1[row]), np.minimum(high2, high1[row])
+        sums, places = _maxima(tables, low2, high2)
+        if sums.max() > best:
+            best, chosen = sums.max(), places[sums.argmax()]
     return [int(k[p]) for k, p in zip(kept, chosen, strict=True)]
 
 
@@ -101,18 +105,18 @@ def _windows(
     return np.stack(low, axis=1), np.stack(high, axis=1)
 
 
-def _best(tables: list[RangeMaximum], low: np.ndarray, high: np.ndarray) -> tuple[float, list[int]]:
-    """Largest sum of the groups' maxima over the windows, and where these are."""
+def _maxima(
+    tables: list[RangeMaximum], low: np.ndarray, high: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return sums (n,) of the groups' maxima over windows, and their places (n, n_groups)."""
     places = np.stack([t.at(low[:, g], high[:, g]) for g, t in enumerate(tables)], axis=1)
     sums = np.sum([t.values[places[:, g]] for g, t in enumerate(tables)], axis=0)
-    sums = np.where((places >= 0).all(axis=1), sums, -np.inf)
-    row = int(sums.argmax())
-    return float(sums[row]), [int(p) for p in places[row]]
+    return np.where((places >= 0).all(axis=1), sums, -np.inf), places
 
 
-def _thinned(curve: Curve) -> np.ndarray:
+def _thinned(curve: Curve, most: int) -> np.ndarray:
     k = len(curve.thresholds)
-    if k <= _MOST:
+    if k <= most:
         return np.arange(k)
-    spaced = np.linspace(0, k - 1, _MOST).astype(np.int64)
+    spaced = np.linspace(0, k - 1, most).astype(np.int64)
     return np.union1d(spaced, curve.hull())
