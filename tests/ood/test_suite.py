@@ -11,7 +11,7 @@ from torch import nn
 import trustml
 from trustml import ood
 from trustml.ood import Energy, Knn, Mahalanobis, Msp, RelativeMahalanobis, Suite
-from trustml.ood._detector import catalogue
+from trustml.ood._detector import KeepsRows, catalogue
 
 # These run the model again.
 GRADIENTS = {name for name, kind in catalogue().items() if kind.needs & {"inputs", "gradients"}}
@@ -49,6 +49,19 @@ def test_one_forward_pass_for_all_detectors(digits):
         assert net.rows == len(X) + more, call.__name__
         assert more <= len(X)
     assert set(suite.detectors_) == set(catalogue()) - GRADIENTS
+
+
+def test_rows_are_kept_without_their_inputs_and_layers(digits, monkeypatch):
+    kept, finish = [], KeepsRows._finish
+
+    def spied(self, model):
+        kept.extend(observation for observation, _ in self.seen_)
+        finish(self, model)
+
+    monkeypatch.setattr(KeepsRows, "_finish", spied)
+    Suite(digits.model, [Knn, ood.KMeans, ood.Gram]).fit(digits.X_train[:200])
+    assert sum(len(observation) for observation in kept) == 2 * 200
+    assert all(o.inputs is None and not o.layers for o in kept)
 
 
 def test_suite_is_its_detectors(digits):

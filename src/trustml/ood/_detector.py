@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from importlib import import_module
 from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
@@ -369,7 +370,8 @@ class KeepsRows(Detector):
     def _update(self, model: Model, observation: Observation, labels: Tensor | None) -> None:
         if not hasattr(self, "seen_"):
             self.seen_: list[tuple[Observation, Tensor | None]] = []
-        self.seen_.append((observation, labels))
+        # Not the inputs, nor what other detectors read of the layers: that would hold the data set.
+        self.seen_.append((replace(observation, inputs=None, layers={}), labels))
 
     def _finish(self, model: Model) -> None:
         observations, labels = zip(*self.seen_, strict=True)
