@@ -23,6 +23,7 @@ from trustml.warnings import TrustmlWarning
 _NEWTON_STEPS = 20
 _ROUGHLY = 1e-3  # of the pull may be left on the way, not in the end
 _HALVINGS = 4
+_BEARABLE = 2.0  # times the distance to the target, on the way of decisions
 _ROUNDS = 3  # times the planned number of steps, where the plan was not enough
 
 _Stops = list[tuple[np.ndarray, Tensor]]
@@ -136,14 +137,15 @@ class Walk:
             wanted = now - (now - self.target) * pace / max(steps - k, 1)
             aimed = self._aimed(weights, vector, path, wanted)
             # Decisions move in jumps: what does not help at once may after the next step.
-            for halving in range(1 if self.decisions else _HALVINGS + 1):
+            bearable = self._off(path[-1]) * (_BEARABLE if worse_too else 1.0)
+            for halving in range(_HALVINGS + 1):
                 tried = weights + (aimed - weights) / 2**halving
                 moved, _ = newton(self.influence, tried, vector, _NEWTON_STEPS, _ROUGHLY)
                 outcome = self.validation.measure(objective.at(moved))
                 if self._within(outcome):
                     moved, _ = newton(self.influence, tried, moved, _NEWTON_STEPS)
                     outcome = self.validation.measure(objective.at(moved))
-                if worse_too or self._off(outcome) < self._off(path[-1]):
+                if self._off(outcome) < bearable:
                     path.append(outcome)
                     stops.append((tried, moved))
                     break
