@@ -94,19 +94,27 @@ def figures(p: np.ndarray, y: np.ndarray, a: np.ndarray) -> dict[str, float]:
 
 
 def contest(
-    name: str, seeds: Iterable[int], contenders: Iterable[tuple[str, str]], patience: float = 60
-) -> dict[str, list[dict]]:
-    """Figures of each contender ("library method") on each split, in processes of their own."""
-    found: dict[str, list[dict]] = {}
+    name: str, seeds: Iterable[int], contenders: Iterable[tuple[str, str]], patience: float = 60,
+    apart: bool = True,
+) -> dict[str, list[dict]]:  # fmt: skip
+    """Figures of each contender ("library method") on each split.
+
+    Each has a process of its own; together (``apart=False``) those of a library share one, and
+    the memory of later ones is not told.
+    """
+    processes: dict[tuple[str, str], list[str]] = {}
     for library, method in contenders:
+        processes.setdefault((library, method if apart else ""), []).append(method)
+    found: dict[str, list[dict]] = {}
+    for (library, _), methods in processes.items():
         with tempfile.TemporaryDirectory() as folder:
             task = {"name": name, "seeds": list(seeds), "patience": patience}
             torch.save(task, f"{folder}/task.pt")
-            answer = run(library, method, 1, folder)
-        runs = answer.get("found", [{"crash": answer.get("crash", "no answer")}])
-        found[f"{library} {method}"] = runs
-        told = summary(runs)
-        print(f"  {name}: {library} {method}: {told}", file=sys.stderr, flush=True)
+            answer = run(library, "|".join(methods), 1, folder)
+        for method in methods:
+            crash = [{"crash": answer.get("crash", "no answer")}]
+            found[f"{library} {method}"] = runs = answer.get("found", {}).get(method, crash)
+            print(f"  {name}: {library} {method}: {summary(runs)}", file=sys.stderr, flush=True)
     return found
 
 
@@ -122,27 +130,32 @@ def summary(runs: list[dict]) -> dict:
 
 def main(contenders: dict[str, Contender]) -> None:
     """Run `contenders[name](data)`, the chances of a favourable decision, on each split."""
-    method, task_file, _, answer_file = sys.argv[1:5]
+    methods, task_file, _, answer_file = sys.argv[1:5]
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    task, found, spent = torch.load(task_file), [], 0.0
+    task = torch.load(task_file)
+    found: dict[str, list[dict]] = {method: [] for method in methods.split("|")}
     for seed in task["seeds"]:
         data = split(task["name"], seed)
-        np.random.seed(seed)  # noqa: NPY002 - some peers know the global generators alone
-        torch.manual_seed(seed)
-        before = status_megabytes("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-        start = time.process_time()
-        try:
-            p = np.asarray(contenders[method](data), dtype=np.float64)
-        except Exception:  # a peer's crash is a result, and goes into the table
-            found.append({"crash": traceback.format_exc(limit=-3)})
-            break
-        took = time.process_time() - start
-        memory = status_megabytes("VmHWM") - before
-        found.append(figures(p, data.yq, data.aq) | {"cpu_s": took, "peak_mb": memory})
-        spent += took
-        if spent > task["patience"]:  # a contender this slow has fewer splits
-            break
+        for method, runs in found.items():
+            # A contender that crashed is done, and one this slow has fewer splits.
+            tired = sum(r.get("cpu_s", np.inf) for r in runs) > task["patience"]
+            if not tired:
+                runs.append(measured(contenders[method], data, seed))
     np.save(answer_file, np.zeros(0))
     print(json.dumps({"found": found}))
+
+
+def measured(contender: Contender, data: Data, seed: int) -> dict:
+    """Figures, CPU seconds and growth of the peak memory; or the crash."""
+    np.random.seed(seed)  # noqa: NPY002 - some peers know the global generators alone
+    torch.manual_seed(seed)
+    before = status_megabytes("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    start = time.process_time()
+    try:
+        p = np.asarray(contender(data), dtype=np.float64)
+    except Exception:  # a peer's crash is a result, and goes into the table
+        return {"crash": traceback.format_exc(limit=-3)}
+    took, memory = time.process_time() - start, status_megabytes("VmHWM") - before
+    return figures(p, data.yq, data.aq) | {"cpu_s": took, "peak_mb": memory}

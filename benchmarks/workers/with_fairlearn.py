@@ -38,9 +38,11 @@ def correlation(data: Data) -> np.ndarray:
 
 
 def adversarial(data: Data, constraints: str) -> np.ndarray:
+    steps, batch = 2000, 128
     fair = AdversarialFairnessClassifier(
-        backend="torch", predictor_model=[32, "relu"], adversary_model=[3], alpha=3.0,
-        constraints=constraints, batch_size=1024, epochs=50, random_state=0,
+        backend="torch", predictor_model=[32, "relu"], adversary_model=[3],
+        constraints=constraints, batch_size=batch, epochs=max(1, steps * batch // len(data.y)),
+        random_state=0,
     )  # fmt: skip
     return np.ravel(fair.fit(data.X, data.y, sensitive_features=data.a).predict(data.Xq))
 

@@ -44,7 +44,7 @@ def columns(data: Data, kind: type) -> np.ndarray:
 
 def post(data: Data, kind: str) -> np.ndarray:
     fair = getattr(fairness, kind)(base()).fit(data.X, data.y, sensitive_features=data.a)
-    return fair.predict_proba(data.Xq, sensitive_features=data.aq)[:, 1]
+    return fair.predict(data.Xq, sensitive_features=data.aq)
 
 
 def network(data: Data, kind: str, *options: str) -> np.ndarray:
