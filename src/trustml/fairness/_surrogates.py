@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,8 +13,6 @@ from trustml.fairness._criteria import OF_ERRORS
 from trustml.model import Model
 
 SURROGATES = ("probability", "threshold", "loss")
-# Outputs and encoded targets of some rows -> the quantity of each row, differentiable.
-Quantity = Callable[[Tensor, "Tensor | None"], Tensor]
 Kind = Literal["loss", "value", "probability", "decision", "miss", "error"]
 
 
