@@ -21,7 +21,10 @@ myst_enable_extensions = ["dollarmath"]
 nb_execution_mode = "off"  # the notebooks session executes them; building the pages need not
 autosummary_generate = True
 autodoc_typehints = "none"
-autodoc_default_options = {"exclude-members": "set_fit_request, set_score_request"}
+_ROUTING = [
+    f"set_{name}_request" for name in ("fit", "predict", "predict_proba", "score", "transform")
+]
+autodoc_default_options = {"exclude-members": ", ".join(_ROUTING)}
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 exclude_patterns = ["_build"]
