@@ -76,7 +76,8 @@ def assert_fair(
     on_undecided : {"raise", "warn"}
         What to do when there are too few rows for either.
     y_score : array of shape (n,) or (n, 2), optional
-        Probability of the favourable class, for "loss_parity" of decisions.
+        Probability of the favourable class, or of both labels, sorted; for "loss_parity" of
+        decisions.
     pos_label : object or None
         The favourable label; None accepts {0, 1} and {-1, 1}, where it is 1.
     influence : InfluenceFunctions or None

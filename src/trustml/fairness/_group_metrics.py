@@ -260,8 +260,10 @@ def group_metrics(
         True and predicted labels or numbers.
     sensitive_features : array of shape (n,) or (n, k), frame, series or dict of columns
         Group membership; several columns give their intersections.
-    y_score : array of shape (n,) or (n, 2), or (n, c) for c classes in sorted order, optional
-        Probability of the favourable class: for "mean_score", "brier_score", "log_loss", "roc_auc",
+    y_score : array of shape (n,) or (n, 2), or (n, c) for c classes, optional
+        Probability of the favourable class, or one column for each of the sorted labels, as of
+        ``predict_proba`` (a frame with columns called by the labels is read by these names): for
+        "mean_score", "brier_score", "log_loss", "roc_auc",
         "calibration_in_the_large" (mean score minus the share of positives), "calibration_error"
         (expected, in ten bins of equal mass within the group), "debiased_calibration_error",
         "balance_positive_class" and "balance_negative_class" (mean score of that class).
@@ -314,7 +316,7 @@ def group_metrics(
     groups = as_groups(sensitive_features, n)
     if privileged is not None:
         groups.index(privileged)
-    score = None if y_score is None else as_score(y_score, n)
+    score = None if y_score is None else as_score(y_score, decisions)
     chosen = choose(metrics, decisions, score)
     return assemble(groups, chosen, privileged, random_state, decisions)
 

@@ -22,13 +22,15 @@ class Decisions:
     """True and decided labels, as the user gave them and as booleans.
 
     ``true`` and ``decided`` are None when the labels are not binary and no ``pos_label`` was
-    given: only what compares labels (accuracy) is then defined.
+    given: only what compares labels (accuracy) is then defined. ``favourable`` is the label that
+    the user named, if any.
     """
 
     y_true: np.ndarray
     y_pred: np.ndarray
     true: np.ndarray | None
     decided: np.ndarray | None
+    favourable: Any = None
 
     @property
     def are_numbers(self) -> bool:
@@ -88,7 +90,7 @@ def as_decisions(y_true: Any, y_pred: Any, pos_label: Any = None) -> Decisions:
     """
     true, pred = label_vector(y_true, "y_true"), label_vector(y_pred, "y_pred")
     check_same_length(y_true=true, y_pred=pred)
-    present = list(dict.fromkeys([*true.tolist(), *pred.tolist()]))
+    named, present = pos_label, list(dict.fromkeys([*true.tolist(), *pred.tolist()]))
     if pos_label is None:
         if not (set(present) <= {0, 1} or set(present) <= {-1, 1}):
             return Decisions(true, pred, None, None)
@@ -97,7 +99,7 @@ def as_decisions(y_true: Any, y_pred: Any, pos_label: Any = None) -> Decisions:
         raise ValueError(
             f"pos_label {pos_label!r} is not among the labels {present[:10]} of y_true and y_pred"
         )
-    return Decisions(true, pred, _equal(true, pos_label), _equal(pred, pos_label))
+    return Decisions(true, pred, _equal(true, pos_label), _equal(pred, pos_label), named)
 
 
 def against_rest(decisions: Decisions, label: Any) -> Decisions:

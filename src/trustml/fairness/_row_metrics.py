@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from trustml.core.validation import check_finite, to_numpy
+from trustml.core.validation import check_finite, frame_columns, to_numpy
 from trustml.fairness import _calibration
+from trustml.fairness._groups import _sorted_unique
+from trustml.fairness._rates import Decisions
 
 # (positive rows as booleans, scores) -> value
 ScoreMetric = Callable[[np.ndarray, np.ndarray], float]
@@ -89,13 +91,13 @@ def check_probabilities(score: np.ndarray, metric: str) -> None:
         )
 
 
-def as_score(y_score: Any, n: int) -> np.ndarray:
+def as_score(y_score: Any, decisions: Decisions) -> np.ndarray:
     """Return the score of the favourable class as (n,) float64, or of more classes as (n, c)."""
-    score = to_numpy(y_score)
+    n, score = len(decisions.y_true), to_numpy(y_score)
     if score.dtype.kind not in "biuf":
         raise TypeError(f"y_score must hold numbers, got dtype {score.dtype}")
-    if score.ndim == 2 and 0 < score.shape[1] <= 2:
-        score = score[:, -1]
+    if score.ndim == 2 and score.shape[1] > 0:
+        score = _of_labels(score, frame_columns(y_score) or [], decisions)
     if score.ndim not in (1, 2) or len(score) != n or 0 in score.shape:
         raise ValueError(
             f"y_score must have shape ({n},), probabilities of the favourable class, ({n}, 2), or "
@@ -103,3 +105,35 @@ def as_score(y_score: Any, n: int) -> np.ndarray:
         )
     check_finite(score, "y_score")
     return score.astype(np.float64)
+
+
+def _of_labels(score: np.ndarray, names: list[str], decisions: Decisions) -> np.ndarray:
+    """Return the columns in the order of the sorted labels; of two, the favourable label's."""
+    wanted, width = decisions.favourable, score.shape[1]
+    labels = _sorted_unique([*decisions.y_true.tolist(), *decisions.y_pred.tolist()])
+    if decisions.true is not None and len(labels) == 1 and wanted is None:
+        labels = [-1, 1] if -1 in labels or "-1" in names else [0, 1]
+    elif wanted is not None and wanted not in labels:
+        labels = _sorted_unique([*labels, wanted])
+    called, names = [_spelt(label) for label in labels], [_spelt(name) for name in names]
+    if sorted(called) == sorted(names):
+        score = score[:, [names.index(name) for name in called]]
+    if width > 2:
+        return score
+    if width == 1 or wanted is None:
+        chosen: np.ndarray = score[:, -1]
+        return chosen
+    if len(labels) != 2:
+        raise ValueError(
+            f"y_score has 2 columns, one for each of two labels, but the labels are {labels[:10]}: "
+            f"pass the column of {wanted!r} alone"
+        )
+    return np.asarray(score[:, labels.index(wanted)])
+
+
+def _spelt(label: Any) -> str:
+    """Return a label as text, the same for 1 and 1.0."""
+    try:
+        return f"{float(label):g}"
+    except ValueError:
+        return str(label)

@@ -104,7 +104,7 @@ class StreamingBootstrap:
         row_ids : array of shape (n,), numbers or strings
             What tells a row from all others, in every part.
         y_score : array of shape (n,) or (n, 2), optional
-            Probability of the favourable class, for metrics of scores.
+            Probability of the favourable class, or of both labels, sorted; for metrics of scores.
 
         Returns
         -------
@@ -122,7 +122,7 @@ class StreamingBootstrap:
         check_same_length(y_true=decisions.y_true, row_ids=ids)
         if len(np.unique(ids)) < n:
             raise ValueError("row_ids must be different for each row: weights are made of them")
-        score = None if y_score is None else as_score(y_score, n)
+        score = None if y_score is None else as_score(y_score, decisions)
         chosen = choose(list(self.metrics), decisions, score)
         if chosen.names != self.metrics:
             raise ValueError(f"metrics {self.metrics} need binary labels here; pass pos_label=")
