@@ -134,6 +134,6 @@ def _of_labels(score: np.ndarray, names: list[str], decisions: Decisions) -> np.
 def _spelt(label: Any) -> str:
     """Return a label as text, the same for 1 and 1.0."""
     try:
-        return f"{float(label):g}"
+        return f"{float(str(label)):g}"
     except ValueError:
         return str(label)
