@@ -1,11 +1,38 @@
 """Which label is which: columns of scores, codes of labels, order of rows."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
-from trustml.fairness import StreamingBootstrap, fairness_verdict, group_metrics
+from trustml.core.validation import check_aligned
+from trustml.fairness import (
+    CorrelationRemover,
+    DisparateImpactRemover,
+    RejectOptionClassifier,
+    Reweighing,
+    StreamingBootstrap,
+    average_odds_difference,
+    between_group_generalized_entropy_index,
+    consistency,
+    demographic_parity_difference,
+    differential_fairness,
+    distribution_parity_difference,
+    fairness_verdict,
+    frontier,
+    generalized_entropy_index,
+    group_metrics,
+    mean_prediction,
+    prediction_set_metrics,
+    proxy_bounds,
+    selection_rate,
+    subgroup_unfairness,
+)
 
 SEX = np.tile(["f", "m"], 100)
 METRICS = ["roc_auc", "log_loss", "mean_score"]
@@ -70,3 +97,71 @@ def test_two_columns_need_two_labels():
     ones = np.ones(len(y), dtype=int)
     found = group_metrics(ones, ones, y_score=p, sensitive_features=SEX, metrics=["mean_score"])
     assert found.overall["mean_score"] == pytest.approx(p[:, 1].mean())
+
+
+def doors():
+    """Name -> (function of pandas inputs, its inputs)."""
+    rng = np.random.default_rng(2)
+    n = len(SEX)
+    y, p = pd.Series(rng.integers(0, 2, n)), pd.Series(rng.integers(0, 2, n))
+    s, x, w = pd.Series(SEX), pd.DataFrame(rng.random((n, 2))), pd.Series(rng.random(n))
+    labels = {"y_true": y, "y_pred": p}
+    grouped = labels | {"sensitive_features": s}
+    fitted = {"X": x, "y": y, "sensitive_features": s}
+    shares = pd.DataFrame({"f": w, "m": 1 - w})
+    streamed = StreamingBootstrap(["selection_rate"], n_resamples=2)
+    reject = RejectOptionClassifier(LogisticRegression())
+    return {
+        "difference": (demographic_parity_difference, grouped | {"sample_weight": w}),
+        "signed": (partial(average_odds_difference, privileged="m"), grouped),
+        "rate": (selection_rate, labels | {"sample_weight": w}),
+        "mean": (mean_prediction, labels | {"sample_weight": w}),
+        "report": (group_metrics, grouped | {"y_score": w}),
+        "dict": (lambda y, a, b: group_metrics(y, y, sensitive_features={"a": a, "b": b}),
+                 {"y": y, "a": s, "b": s.copy()}),
+        "sets": (lambda y, sets, s: prediction_set_metrics(y, sets, sensitive_features=s),
+                 {"y": y, "sets": pd.DataFrame(np.ones((n, 2), dtype=bool)), "s": s}),
+        "verdict": (lambda y, p, s: fairness_verdict(y, p, sensitive_features=s),
+                    {"y": y, "p": p, "s": s}),
+        "stream": (streamed.update, grouped | {"row_ids": pd.Series(np.arange(n))}),
+        "subgroups": (partial(subgroup_unfairness, rate="selection_rate"), grouped),
+        "inequality": (between_group_generalized_entropy_index, grouped),
+        "entropy": (generalized_entropy_index, labels),
+        "distribution": (distribution_parity_difference, {"y_pred": p, "sensitive_features": s}),
+        "differential": (differential_fairness, {"y": y, "sensitive_features": s}),
+        "consistency": (consistency, {"X": x, "y_pred": p}),
+        "proxy": (proxy_bounds, labels | {"probabilities": shares, "proxy": s}),
+        "frontier": (partial(frontier, {"none": LogisticRegression()}, seeds=1), fitted),
+        "reweighing": (Reweighing().fit, fitted),
+        "mitigator": (reject.fit, fitted | {"sample_weight": w}),
+        "remover": (CorrelationRemover().fit, {"X": x, "sensitive_features": s}),
+        "repair": (DisparateImpactRemover().fit, {"X": x, "sensitive_features": s}),
+    }  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::trustml.warnings.TrustmlWarning")
+@pytest.mark.parametrize("door", list(doors()))
+def test_rows_in_another_order_are_refused(door):
+    call, given = doors()[door]
+    call(**given)  # the same index
+    for name, column in given.items():
+        shuffled = column.sample(frac=1, random_state=0)
+        if name == "X" and door == "reweighing":
+            continue  # not looked at
+        with pytest.raises(ValueError, match=r"\.loc\[.*\.to_numpy\(\)"):
+            call(**given | {name: shuffled})
+        call(**given | {name: shuffled.set_axis(shuffled.index + 10**6)})  # another index
+        call(**given | {name: shuffled.to_numpy()})
+
+
+@given(st.permutations(range(8)), st.booleans())
+def test_only_orders_of_the_same_unique_index_are_refused(order, doubled):
+    one = pd.Series(np.arange(8), index=[0, 0, *range(2, 8)] if doubled else range(8))
+    other = one.iloc[order]
+    if doubled or order == list(range(8)):
+        check_aligned(a=one, b=other)
+    else:
+        with pytest.raises(ValueError, match=r"a and b have the same index in different orders"):
+            check_aligned(a=one, b=other)
+        check_aligned(a=one.loc[other.index], b=other)
+        check_aligned(a=one.to_numpy(), b=other)

@@ -9,7 +9,13 @@ from typing import Any, Literal
 import numpy as np
 
 from trustml.core.random import RandomState
-from trustml.core.validation import check_alpha, check_choice, check_same_length, to_numpy
+from trustml.core.validation import (
+    check_aligned,
+    check_alpha,
+    check_choice,
+    check_same_length,
+    to_numpy,
+)
 from trustml.errors import FairnessError, NotEnoughDataError
 from trustml.fairness._criteria import CRITERIA
 from trustml.fairness._fair_influence import FairInfluence
@@ -194,6 +200,9 @@ training_rows, random_state
     alpha = check_alpha(alpha)
     if not (isinstance(bound, (int, float, np.number)) and 0 < bound < math.inf):
         raise ValueError(f"bound must be a positive number, got {bound!r}: no rows show a gap of 0")
+    named = ("y_true", "y_pred") if len(data) == 2 else ("model", "X", "y")
+    given = dict(zip(named, data, strict=False))
+    check_aligned(**given, sensitive_features=sensitive_features, y_score=y_score)
     model, X, y_true, y_pred = _read(data)
     names = RATES_OF[criterion]
     with warnings.catch_warnings():  # the verdict itself says what groups are too small for

@@ -19,7 +19,7 @@ from sklearn.utils.validation import (
 )
 
 from trustml.core.progress import track
-from trustml.core.validation import check_choice, check_positive_int
+from trustml.core.validation import check_aligned, check_choice, check_positive_int
 from trustml.fairness._groups import as_groups
 from trustml.fairness._rates import check_weights
 from trustml.warnings import ConvergenceWarning, TrustmlWarning
@@ -145,6 +145,7 @@ class BoundedGroupLoss(RegressorMixin, MetaEstimatorMixin, BaseEstimator):
                 f"each step fits {type(self.estimator).__name__} to weighted rows, but its fit "
                 "takes no sample_weight; use an estimator whose fit does"
             )
+        check_aligned(X=X, y=y, sensitive_features=sensitive_features, sample_weight=sample_weight)
         weight = check_weights(sample_weight, len(target))
         weight = np.ones(len(target)) if weight is None else weight
         if not weight.any():

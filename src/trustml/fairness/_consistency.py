@@ -9,7 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trustml.core.validation import as_tensor, check_finite, check_positive_int, check_same_length
+from trustml.core.validation import (
+    as_tensor,
+    check_aligned,
+    check_finite,
+    check_positive_int,
+    check_same_length,
+)
 from trustml.fairness._rates import label_vector
 
 _BLOCK = 2**22  # distances held at a time
@@ -57,6 +63,7 @@ def consistency(X: Any, y_pred: Any, n_neighbors: int = 5, *, include_self: bool
     >>> consistency([[0.0], [0.1], [5.0], [5.1]], [1, 1, 0, 1], n_neighbors=1)
     0.5
     """
+    check_aligned(X=X, y_pred=y_pred)
     x = as_tensor(X, dtype=torch.float64).detach()
     x = x.reshape(len(x), -1)
     labels = label_vector(y_pred, "y_pred")

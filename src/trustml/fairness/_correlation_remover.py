@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from trustml.core.validation import check_aligned
 from trustml.fairness._group_transformer import GroupTransformer, check_share, like_table, numbers
 from trustml.fairness._known_groups import sensitive_columns
 
@@ -67,6 +68,7 @@ class CorrelationRemover(GroupTransformer):
             Itself.
         """
         check_share(self.alpha, "alpha")
+        check_aligned(X=X, sensitive_features=sensitive_features)
         rows = numbers(self, X)
         columns = sensitive_columns(sensitive_features, len(rows))
         self._categories: dict[str, list[Any] | None] = {

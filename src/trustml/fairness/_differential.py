@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trustml.core.validation import check_same_length
+from trustml.core.validation import check_aligned, check_same_length
 from trustml.fairness._groups import as_groups
 from trustml.fairness._measure import FairnessMeasure
 from trustml.fairness._rates import label_vector
@@ -61,6 +61,7 @@ def differential_fairness(
     concentration = float(concentration)
     if not 0 <= concentration < math.inf:
         raise ValueError(f"concentration must be finite and not negative, got {concentration}")
+    check_aligned(y=y, sensitive_features=sensitive_features)
     labels = label_vector(y, "y")
     if labels.dtype.kind == "f" and (labels != np.round(labels)).any():
         raise ValueError("y has numbers with fractions; pass decisions, such as scores > 0.5")

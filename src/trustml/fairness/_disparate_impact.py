@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from trustml.core.validation import check_aligned
 from trustml.fairness._group_transformer import GroupTransformer, check_share, like_table, numbers
 from trustml.fairness._groups import as_groups
 from trustml.fairness._known_groups import group_codes
@@ -62,6 +63,7 @@ class DisparateImpactRemover(GroupTransformer):
             Itself.
         """
         check_share(self.repair_level, "repair_level")
+        check_aligned(X=X, sensitive_features=sensitive_features)
         rows = numbers(self, X)
         self._groups = as_groups(sensitive_features, len(rows))
         self.groups_ = list(self._groups.labels)

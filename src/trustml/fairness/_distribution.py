@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from trustml.core.validation import check_choice, check_same_length
+from trustml.core.validation import check_aligned, check_choice, check_same_length
 from trustml.fairness._groups import as_groups
 from trustml.fairness._measure import FairnessMeasure
 from trustml.fairness._rates import label_vector
@@ -56,6 +56,7 @@ def distribution_parity_difference(
     (1.0, 'predictions above 2: 0 of f, 1 of m')
     """
     check_choice(method, "method", _METHODS)
+    check_aligned(y_pred=y_pred, sensitive_features=sensitive_features)
     values = label_vector(y_pred, "y_pred")
     if values.dtype.kind not in "biuf":
         raise TypeError(f"y_pred must hold numbers, got dtype {values.dtype}")

@@ -18,7 +18,7 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.parallel import Parallel, delayed
 
 from trustml.core.results import Result
-from trustml.core.validation import check_choice, take_rows, to_numpy
+from trustml.core.validation import check_aligned, check_choice, take_rows, to_numpy
 from trustml.evidence._checks import check_count, check_probability
 from trustml.fairness._assert_fair import RATES_OF
 from trustml.fairness._groups import Groups, as_groups
@@ -199,6 +199,7 @@ def frontier(
     if not isinstance(mitigations, Mapping) or not mitigations:
         raise ValueError(f"mitigations must be a dict of name -> estimator, got {mitigations!r}")
     splits = list(range(check_count(seeds, "seeds"))) if np.ndim(seeds) == 0 else list(seeds)  # type: ignore[arg-type]
+    check_aligned(X=X, y=y, sensitive_features=sensitive_features)
     labels = label_vector(y, "y")
     classes = np.unique(labels)
     if len(classes) != 2:

@@ -11,7 +11,7 @@ import numpy as np
 
 from trustml.core.random import RandomState
 from trustml.core.results import Result
-from trustml.core.validation import check_choice
+from trustml.core.validation import check_aligned, check_choice
 from trustml.fairness._confidence import Sample, contrast_interval, value_interval
 from trustml.fairness._groups import Groups, as_groups
 from trustml.fairness._in_words import contrast, parity_in_words
@@ -311,6 +311,9 @@ def group_metrics(
     >>> g.signed_difference().direction
     'm minus f'
     """
+    check_aligned(
+        y_true=y_true, y_pred=y_pred, sensitive_features=sensitive_features, y_score=y_score
+    )
     decisions = as_decisions(y_true, y_pred, pos_label)
     n = len(decisions.y_true)
     groups = as_groups(sensitive_features, n)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from trustml.core.validation import check_aligned
 from trustml.fairness._groups import as_groups
 from trustml.fairness._rates import as_decisions
 from trustml.warnings import SmallGroupWarning
@@ -223,6 +224,7 @@ def _with_group_means(
     y_true: Any, y_pred: Any, sensitive_features: Any, privileged: Any, pos_label: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Benefits, and the mean benefit of each row's group."""
+    check_aligned(y_true=y_true, y_pred=y_pred, sensitive_features=sensitive_features)
     benefits = _benefits(y_true, y_pred, pos_label)
     groups = as_groups(sensitive_features, len(benefits))
     codes = groups.codes

@@ -8,7 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trustml.core.validation import as_tensor, check_finite, check_positive_int, check_same_length
+from trustml.core.validation import (
+    as_tensor,
+    check_aligned,
+    check_finite,
+    check_positive_int,
+    check_same_length,
+)
 from trustml.fairness._measure import FairnessMeasure
 from trustml.model import as_model
 
@@ -63,6 +69,7 @@ def lipschitz_audit(model: Any, X: Any, *, features: Any = None, top: int = 10) 
     >>> round(found.value, 6)
     2.0
     """
+    check_aligned(X=X, features=features)
     model, top = as_model(model), check_positive_int(top, "top")
     predicted = model.predict(X) if model.task == "regression" else model.predict_proba(X)
     outputs = as_tensor(predicted, dtype=torch.float64).detach()

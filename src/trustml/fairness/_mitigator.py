@@ -18,7 +18,7 @@ from sklearn.utils.validation import (
 )
 
 from trustml.core.random import row_uniforms
-from trustml.core.validation import take_rows
+from trustml.core.validation import check_aligned, take_rows
 from trustml.fairness._groups import Groups, as_groups
 from trustml.fairness._rates import check_weights
 from trustml.warnings import TrustmlWarning
@@ -73,6 +73,7 @@ class FairClassifier(ClassifierMixin, BaseEstimator, ABC):
         TrustmlWarning
             If all rows get one decision, or every row the decision of the unmitigated model.
         """
+        check_aligned(X=X, y=y, sensitive_features=sensitive_features, sample_weight=sample_weight)
         validate_data(self, X, y, skip_check_array=True)
         labels = column_or_1d(y, warn=True)
         check_classification_targets(labels)

@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 
 from trustml.core.results import Result
-from trustml.core.validation import check_alpha, check_choice, check_finite, to_numpy
+from trustml.core.validation import (
+    check_aligned,
+    check_alpha,
+    check_choice,
+    check_finite,
+    to_numpy,
+)
 from trustml.fairness._assert_fair import RATES_OF
 from trustml.fairness._gap_bounds import critical
 from trustml.fairness._groups import Groups, as_groups
@@ -143,6 +149,7 @@ def noisy_groups(
     (0.24, 0.4)
     """
     check_choice(criterion, "criterion", CRITERIA_OF_RATES)
+    check_aligned(y_true=y_true, y_pred=y_pred, sensitive_features=sensitive_features)
     decisions, alpha = as_decisions(y_true, y_pred, pos_label), check_alpha(alpha)
     groups = as_groups(sensitive_features, len(decisions.y_true))
     k, n = len(groups.labels), len(groups.codes)

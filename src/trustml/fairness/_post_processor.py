@@ -13,7 +13,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import nn
 
 from trustml.core.random import RandomState, numpy_generator
-from trustml.core.validation import check_finite, to_numpy
+from trustml.core.validation import check_aligned, check_finite, to_numpy
 from trustml.fairness._groups import Groups
 from trustml.fairness._known_groups import group_codes
 from trustml.fairness._mitigator import FairClassifier
@@ -119,6 +119,7 @@ class PostProcessor(FairClassifier):
 
     def _answers(self, X: Any, sensitive_features: Any) -> np.ndarray:
         self._check_rows(X)
+        check_aligned(X=X, sensitive_features=sensitive_features)
         codes = group_codes(sensitive_features, _num_samples(X), self._groups)
         return self._decided(X, self._scores(self.estimator_, X), codes)
 

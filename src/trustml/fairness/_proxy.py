@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 
 from trustml.core.results import Result
-from trustml.core.validation import check_choice, check_finite, frame_columns, to_numpy
+from trustml.core.validation import (
+    check_aligned,
+    check_choice,
+    check_finite,
+    frame_columns,
+    to_numpy,
+)
 from trustml.fairness._assert_fair import RATES_OF
 from trustml.fairness._rates import as_decisions, label_vector, rate_masks
 
@@ -128,6 +134,7 @@ def proxy_bounds(
     (0.2, 0.6)
     """
     check_choice(criterion, "criterion", CRITERIA_OF_RATES)
+    check_aligned(y_true=y_true, y_pred=y_pred, probabilities=probabilities, proxy=proxy)
     decisions = as_decisions(y_true, y_pred, pos_label)
     n = len(decisions.y_true)
     groups, known = _probabilities(probabilities, n)

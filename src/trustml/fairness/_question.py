@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trustml.core.batches import as_data
-from trustml.core.validation import check_choice
+from trustml.core.validation import check_aligned, check_choice
 from trustml.fairness._criteria import CRITERIA, OF_ERRORS, Compared, Criterion, cells_of, custom
 from trustml.fairness._groups import Groups, as_groups
 from trustml.fairness._surrogates import SURROGATES, Measured, quantity_of
@@ -59,6 +59,7 @@ class Question:
         ValueError
             If labels are needed and missing, lengths differ, or a group lacks rows.
         """
+        check_aligned(X_val=X_val, y_val=y_val, sensitive_features=sensitive_features)
         model, name = self.model, self._name()
         if y_val is None and name not in ("demographic_parity", None):
             raise ValueError(f"criterion={name!r} looks at labels: pass y_val")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from trustml.core.validation import check_finite, check_same_length, to_numpy
+from trustml.core.validation import check_aligned, check_finite, check_same_length, to_numpy
 from trustml.warnings import SmallGroupWarning
 
 
@@ -88,6 +88,7 @@ def as_decisions(y_true: Any, y_pred: Any, pos_label: Any = None) -> Decisions:
     ValueError
         If shapes differ, a value is NaN, or ``pos_label`` does not occur.
     """
+    check_aligned(y_true=y_true, y_pred=y_pred)
     true, pred = label_vector(y_true, "y_true"), label_vector(y_pred, "y_pred")
     check_same_length(y_true=true, y_pred=pred)
     named, present = pos_label, list(dict.fromkeys([*true.tolist(), *pred.tolist()]))
@@ -147,6 +148,7 @@ def share(rate: str, decisions: Decisions, weights: np.ndarray | None) -> float:
 
 def _rate(name: str, meaning: str) -> Callable[..., float]:
     def rate(y_true: Any, y_pred: Any, sample_weight: Any = None, pos_label: Any = None) -> float:
+        check_aligned(y_true=y_true, y_pred=y_pred, sample_weight=sample_weight)
         decisions = as_decisions(y_true, y_pred, pos_label)
         weights = check_weights(sample_weight, len(decisions.y_true))
         value = share(name, decisions, weights)
@@ -194,6 +196,7 @@ def count(y_true: Any, y_pred: Any) -> int:
 
 def mean_prediction(y_true: Any, y_pred: Any, sample_weight: Any = None) -> float:
     """Return the (weighted) mean of ``y_pred``, in its unit; ``y_true`` is not looked at."""
+    check_aligned(y_true=y_true, y_pred=y_pred, sample_weight=sample_weight)
     values = label_vector(y_pred, "y_pred").astype(np.float64)
     return float(np.average(values, weights=check_weights(sample_weight, len(values))))
 

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
+from trustml.core.validation import check_aligned
 from trustml.fairness._groups import as_groups
 from trustml.fairness._rates import label_vector
 
@@ -55,6 +56,7 @@ class Reweighing(BaseEstimator):
         Reweighing
             Itself.
         """
+        check_aligned(y=y, sensitive_features=sensitive_features)
         labels = label_vector(y, "y")
         groups = as_groups(sensitive_features, len(labels))
         classes, code = np.unique(labels, return_inverse=True)
@@ -96,6 +98,7 @@ class Reweighing(BaseEstimator):
             raise NotFittedError(
                 "Reweighing is not fitted yet: call fit(X, y, sensitive_features=)"
             )
+        check_aligned(y=y, sensitive_features=sensitive_features)
         labels = label_vector(y, "y")
         groups = as_groups(sensitive_features, len(labels))
         keys = [(groups.labels[g], c) for g, c in zip(groups.codes, labels.tolist(), strict=True)]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from trustml.core.random import RandomState
-from trustml.core.validation import check_finite, check_same_length, to_numpy
+from trustml.core.validation import check_aligned, check_finite, check_same_length, to_numpy
 from trustml.fairness._confidence import OfRows, RowMetric
 from trustml.fairness._group_metrics import GroupMetrics, assemble
 from trustml.fairness._groups import as_groups
@@ -70,6 +70,7 @@ def prediction_set_metrics(
     >>> g.overall["coverage"], g.overall["set_size"]
     (1.0, 1.5)
     """
+    check_aligned(y_true=y_true, sets=sets, sensitive_features=sensitive_features)
     true, given = label_vector(y_true, "y_true"), np.asarray(to_numpy(sets))
     n = check_same_length(y_true=true, sets=given)
     everyone = np.ones(n, dtype=bool)

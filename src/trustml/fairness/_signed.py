@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from trustml.core.validation import check_aligned
 from trustml.fairness._groups import as_groups
 from trustml.fairness._rates import as_decisions, check_weights
 from trustml.fairness.metrics import rates_by_group
@@ -170,6 +171,12 @@ def _others_minus_privileged(
     sample_weight: Any,
     pos_label: Any,
 ) -> np.ndarray:
+    check_aligned(
+        y_true=y_true,
+        y_pred=y_pred,
+        sensitive_features=sensitive_features,
+        sample_weight=sample_weight,
+    )
     decisions = as_decisions(y_true, y_pred, pos_label)
     groups = as_groups(sensitive_features, len(decisions.y_true))
     weights = check_weights(sample_weight, len(decisions.y_true))

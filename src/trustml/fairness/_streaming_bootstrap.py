@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from trustml.core.random import _mixed, row_uniforms
-from trustml.core.validation import check_same_length
+from trustml.core.validation import check_aligned, check_same_length
 from trustml.evidence._checks import check_count
 from trustml.fairness._bootstrap import GroupReplicates
 from trustml.fairness._groups import _columns, _refuse_missing, _sorted_unique
@@ -116,6 +116,8 @@ class StreamingBootstrap:
         ValueError
             If lengths differ, an identity occurs twice, or a metric is no mean of rows.
         """
+        others = {"row_ids": row_ids, "sensitive_features": sensitive_features}
+        check_aligned(y_true=y_true, y_pred=y_pred, y_score=y_score, **others)
         decisions = as_decisions(y_true, y_pred, self.pos_label)
         n = len(decisions.y_true)
         ids = np.asarray(row_ids)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trustml.core.random import RandomState, numpy_generator
-from trustml.core.validation import check_choice, check_positive_int
+from trustml.core.validation import check_aligned, check_choice, check_positive_int
 from trustml.evidence._tests import permutation_pvalue
 from trustml.fairness._known_groups import sensitive_columns
 from trustml.fairness._measure import FairnessMeasure
@@ -107,6 +107,7 @@ def subgroup_unfairness(
     depth, n_bins = check_positive_int(depth, "depth"), check_positive_int(n_bins, "n_bins")
     if n_permutations != 0:
         check_positive_int(n_permutations, "n_permutations")
+    check_aligned(y_true=y_true, y_pred=y_pred, sensitive_features=sensitive_features)
     decisions = as_decisions(y_true, y_pred, pos_label)
     n = len(decisions.y_true)
     success, counts = rate_masks(rate, decisions)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from trustml.core.validation import check_choice
+from trustml.core.validation import check_aligned, check_choice
 from trustml.fairness._groups import as_groups
 from trustml.fairness._rates import Decisions, as_decisions, check_weights, rate_masks, share
 from trustml.warnings import SmallGroupWarning
@@ -71,6 +71,12 @@ def _disparity(
     pos_label: Any,
 ) -> float:
     check_choice(method, "method", _METHODS)
+    check_aligned(
+        y_true=y_true,
+        y_pred=y_pred,
+        sensitive_features=sensitive_features,
+        sample_weight=sample_weight,
+    )
     decisions = as_decisions(y_true, y_pred, pos_label)
     groups = as_groups(sensitive_features, len(decisions.y_true))
     weights = check_weights(sample_weight, len(decisions.y_true))
