@@ -203,7 +203,7 @@ def test_every_kind_of_array_gives_the_same_number():
     pd = pytest.importorskip("pandas")
     y, p, s, _ = sample()
     want = fairness.equalized_odds_difference(y, p, sensitive_features=s)
-    frame = pd.DataFrame({"s": s}, index=np.arange(len(s))[::-1])
+    frame = pd.DataFrame({"s": s}, index=np.arange(len(s))[::-1] + len(s))
     for features in (s.tolist(), torch.as_tensor(s), frame, frame["s"], {"s": s}, s[:, None]):
         got = fairness.equalized_odds_difference(
             torch.as_tensor(y), pd.Series(p), sensitive_features=features
