@@ -190,6 +190,26 @@ def test_search_without_chance_equals_all_tuples_of_thresholds(
         assert gap <= tolerance + 1e-9
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_where_errors_come_no_closer_the_smallest_gap_is_taken_and_said(seed):
+    rng = np.random.default_rng(seed)
+    s = np.repeat([0, 1, 2][: 2 + seed % 2], [11, 17, 13][: 2 + seed % 2])
+    X = rng.normal(size=(len(s), 1))
+    y = (X[:, 0] + rng.normal(size=len(s)) > 0.5 * s).astype(int)
+    parts = curves(X, y, s)
+    rates = [c.rate("zero_one_loss") for c in parts]
+    smallest = min(np.ptp(chosen) for chosen in itertools.product(*map(np.unique, rates)))
+    assert smallest > 1e-3
+    fair = ThresholdOptimizer(Column(), constraints="error_parity", deterministic=True)
+    with pytest.warns(TrustmlWarning, match=f"the smallest, {smallest:.3g}") as caught:
+        fair.fit(X, y, sensitive_features=s)
+    said = [w for w in caught if "the smallest" in str(w.message)]
+    assert [w.filename for w in said] == [__file__]
+    errors = fair.predict(X, sensitive_features=s) != y
+    gap = np.ptp([errors[s == g].mean() for g in np.unique(s)])
+    assert gap == pytest.approx(smallest)
+
+
 def test_many_thresholds_are_thinned_within_the_constraint():
     rng = np.random.default_rng(0)
     s, y = rng.integers(0, 2, (2, 5000))

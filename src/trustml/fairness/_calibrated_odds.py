@@ -123,7 +123,7 @@ class CalibratedEqualizedOdds(PostProcessor):
                 f"the groups {names} stay better off than the worst whatever is withheld: their "
                 "base rate alone has no larger error; expected_costs_ has what is reached",
                 TrustmlWarning,
-                stacklevel=5,
+                stacklevel=4,
             )
         chance = (1 - share[codes]) * decided + share[codes] * (base[codes] > 0.5)
         after = [_counted(chance[m], y[m], weights[m]) for m in members]
@@ -149,7 +149,7 @@ class CalibratedEqualizedOdds(PostProcessor):
                 f"training rows: {', '.join(worse)}; if decisions count rather than scores, use "
                 "ThresholdOptimizer",
                 TrustmlWarning,
-                stacklevel=6,
+                stacklevel=5,
             )
 
     def _decided(self, X: Any, scores: np.ndarray, codes: np.ndarray) -> np.ndarray:

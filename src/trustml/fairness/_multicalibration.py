@@ -154,7 +154,7 @@ class Multicalibration(PostProcessor):
             f"after {self.max_iter} passes some cell is still biased by more than {self.alpha}; "
             "raise max_iter, alpha or min_share",
             ConvergenceWarning,
-            stacklevel=6,
+            stacklevel=5,
         )
 
 

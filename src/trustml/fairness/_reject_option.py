@@ -127,7 +127,7 @@ class RejectOptionClassifier(PostProcessor):
                 f"the smallest, {self.gap_:.3g}, is taken: raise tolerance, let the threshold be "
                 "chosen (threshold=None), or use ThresholdOptimizer",
                 TrustmlWarning,
-                stacklevel=5,
+                stacklevel=4,
             )
 
     def _regions(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

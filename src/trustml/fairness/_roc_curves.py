@@ -146,7 +146,7 @@ def check_rates(curves: list[Curve], rates: tuple[str, ...], labels: list[Any]) 
         if len(curves) - len(none) < 2:
             raise ValueError(text)
         if none:
-            warnings.warn(f"{text}; here it is not held", SmallGroupWarning, stacklevel=6)
+            warnings.warn(f"{text}; here it is not held", SmallGroupWarning, stacklevel=5)
 
 
 def spread(values: list[np.ndarray]) -> np.ndarray:

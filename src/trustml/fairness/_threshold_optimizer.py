@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from trustml.fairness._roc_curves import (
     compared_rates,
     curves_of,
     gains,
+    spread,
 )
 from trustml.fairness._threshold_search import best_thresholds
+from trustml.warnings import TrustmlWarning
 
 
 class ThresholdOptimizer(PostProcessor):
@@ -41,7 +44,8 @@ class ThresholdOptimizer(PostProcessor):
         Allowed difference of each rate between any two groups.
     deterministic : bool
         True: one threshold a group, no chance, found by search. With a tolerance of 0 often
-        only deciding alike about all rows is left.
+        only deciding alike about all rows is left. Errors of groups may come no closer than some
+        gap: then it is the smallest, and a warning tells.
     prefit : bool
         Whether a scikit-learn estimator is fitted already.
     folds : int or None
@@ -130,6 +134,18 @@ class ThresholdOptimizer(PostProcessor):
         self.expected_rates_ = {
             name: {g: float(c.rate(name) @ p) for g, c, p in pairs} for name in rates
         }
+        gap = max(
+            float(spread([np.array([v]) for v in values.values()])[0])
+            for values in self.expected_rates_.values()
+        )
+        if gap > self.tolerance + 1e-9:
+            warnings.warn(
+                f"no thresholds without chance bring the {self.constraints} gap down to "
+                f"{self.tolerance}; the smallest, {gap:.3g}, is taken: raise tolerance, or let "
+                "chance decide (deterministic=False)",
+                TrustmlWarning,
+                stacklevel=4,
+            )
         values = gains(curves, self.objective)
         self.objective_value_ = float(sum(v @ p for v, p in zip(values, mixtures, strict=True)))
 

@@ -53,19 +53,20 @@ def best_thresholds(
     objective : str
         Of ``OBJECTIVES``.
     tolerance : float in [0, 1]
-        Allowed range of each rate over the groups.
+        Allowed range of each rate over the groups. Deciding alike about all makes every rate but
+        that of errors equal; where these come no closer, the smallest range that there is.
 
     Returns
     -------
     list of int
-        Deciding alike about all is always among what is compared.
     """
     gain = gains(curves, objective)
     if len(rates) == 1:
         order = [np.argsort(c.rate(rates[0]), kind="stable") for c in curves]
         levels = [c.rate(rates[0])[o] for c, o in zip(curves, order, strict=True)]
         tables = [RangeMaximum(v[o]) for v, o in zip(gain, order, strict=True)]
-        low, high = _windows(levels, _defined(levels), tolerance)
+        starts = _defined(levels)
+        low, high = _windows(levels, starts, max(tolerance, _narrowest(levels, starts)))
         sums, places = _maxima(tables, low, high)
         return [int(o[p]) for o, p in zip(order, places[sums.argmax()], strict=True)]
     kept = [_thinned(c, max(_FEWEST, _MOST // len(curves))) for c in curves]
@@ -91,6 +92,14 @@ def best_thresholds(
 def _defined(levels: list[np.ndarray]) -> np.ndarray:
     values = np.unique(np.concatenate(levels))
     return np.asarray(values[~np.isnan(values)])
+
+
+def _narrowest(levels: list[np.ndarray], starts: np.ndarray) -> float:
+    """Width of the narrowest window with a level of every group."""
+    ends = [
+        np.append(v, np.inf)[np.searchsorted(v, starts)] for v in levels if not np.isnan(v).any()
+    ]
+    return float((np.max(ends, axis=0) - starts).min())
 
 
 def _windows(
