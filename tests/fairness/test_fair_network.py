@@ -76,6 +76,50 @@ def test_a_loss_of_the_user_is_minimised(kind):
 
 
 @every
+@pytest.mark.parametrize(
+    ("outputs", "loss"), [(1, nn.BCEWithLogitsLoss()), (2, nn.CrossEntropyLoss())]
+)
+def test_the_reduction_of_a_torch_loss_is_set_aside(kind, outputs, loss):
+    X, y, s = problem(200)
+    given, ours = (
+        kind(network(outputs), loss_fn=fn, max_epochs=15, random_state=0).fit(
+            X, y, sensitive_features=s
+        )
+        for fn in (loss, None)
+    )
+    np.testing.assert_allclose(given.predict_proba(X), ours.predict_proba(X), atol=1e-5)
+    assert loss.reduction == "mean"
+
+
+@every
+def test_a_loss_that_is_not_one_a_row_is_refused(kind):
+    X, y, s = problem(100)
+    mean = nn.functional.binary_cross_entropy_with_logits
+    with pytest.raises(ValueError, match=r"one loss a row.*reduction='none'"):
+        kind(loss_fn=mean).fit(X, y, sensitive_features=s)
+    with pytest.raises(TypeError, match="callable"):
+        kind(loss_fn="mse").fit(X, y, sensitive_features=s)
+
+
+@every
+@pytest.mark.parametrize(("hidden", "error"), [((0,), ValueError), (5, TypeError)])
+def test_widths_of_layers_are_positive(kind, hidden, error):
+    X, y, s = problem(100)
+    with pytest.raises(error, match="hidden"):
+        kind(hidden=hidden).fit(X, y, sensitive_features=s)
+
+
+@pytest.mark.parametrize("kind", [AdversarialDebiasing, RegularisedClassifier])
+def test_a_group_without_a_label_that_is_compared_is_refused(kind):
+    X, y, s = problem(100)
+    kept = (s == 0) | (y == 1)
+    X, y, s = X[kept], y[kept], s[kept]
+    with pytest.raises(ValueError, match="negative label"):
+        kind(constraints="equalized_odds").fit(X, y, sensitive_features=s)
+    kind(constraints="demographic_parity", max_epochs=2).fit(X, y, sensitive_features=s)
+
+
+@every
 def test_weights_are_copies_of_rows(kind):
     X, y, s = problem(150)
     times = np.random.default_rng(1).integers(0, 3, 150)

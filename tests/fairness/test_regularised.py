@@ -123,6 +123,14 @@ class TestRegularisedClassifier:
         assert parity(y, after, sensitive_features=s) < parity(y, before, sensitive_features=s) / 2
         assert (after == y).mean() > 0.85
 
+    @pytest.mark.parametrize("penalty", PENALTIES)
+    def test_columns_that_say_nothing_train(self, penalty):
+        _, y, s = problem(60)
+        fair = RegularisedClassifier(penalty=penalty, max_epochs=20, random_state=0)
+        with pytest.warns(TrustmlWarning, match="decides alike"):
+            fair.fit(np.ones((60, 2)), y, sensitive_features=s)
+        assert np.isfinite(fair.predict_proba(np.ones((3, 2)))).all()
+
     def test_wrong_arguments_name_the_fix(self):
         X, y, s = problem(100)
         for given, message in (

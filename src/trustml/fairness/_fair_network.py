@@ -16,9 +16,11 @@ from sklearn.utils.validation import check_array
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from trustml.core.losses import CrossEntropy, as_loss
 from trustml.core.progress import track
 from trustml.core.random import RandomState, numpy_generator, seeded
 from trustml.core.validation import as_tensor, check_positive_int
+from trustml.fairness._criteria import cells_of
 from trustml.fairness._groups import Groups
 from trustml.fairness._mitigator import FairClassifier
 
@@ -90,8 +92,9 @@ class FairNetwork(FairClassifier):
         Maps rows to one margin, or to two logits of which the second is the favourable label's;
         copied, and trained on its device in its precision. None builds a multilayer perceptron
         on standardised columns, in float64.
-    loss_fn : callable or None
-        (outputs, y) -> (n,) losses, y 1 where the label is favourable; None is cross-entropy.
+    loss_fn : torch loss module, callable or None
+        (outputs, y) -> (n,) losses, y 1 where the label is favourable; the reduction of a torch
+        loss is set aside. None is cross-entropy.
     hidden : tuple of int
         Widths of the hidden layers of the perceptron; () is a linear model.
     learning_rate, weight_decay : float
@@ -139,6 +142,9 @@ class FairNetwork(FairClassifier):
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
         self._check()
+        constraints = getattr(self, "constraints", None)
+        if constraints is not None:
+            cells_of(constraints, groups, y)  # refuses groups that cannot be compared
         if self.module is not None and not isinstance(self.module, nn.Module):
             raise TypeError(
                 f"module must be a torch.nn.Module or None, got {type(self.module).__name__}"
@@ -153,7 +159,7 @@ class FairNetwork(FairClassifier):
             torch.as_tensor(groups.codes, device=inputs.device),
         )
         with seeded(int(numpy_generator(self.random_state).integers(2**32))):
-            network = copy.deepcopy(self.module) or Standardised(rows, tuple(self.hidden))
+            network = copy.deepcopy(self.module) or Standardised(rows, self._widths())
             network.requires_grad_(requires_grad=True)
             optimizer = self._optimizer(network)
 
@@ -171,6 +177,11 @@ class FairNetwork(FairClassifier):
     @abstractmethod
     def _mitigate(self, network: nn.Module, rows: Rows, n_groups: int) -> int:
         """Train the network on, in place; return the number of epochs."""
+
+    def _widths(self) -> tuple[int, ...]:
+        if not isinstance(self.hidden, (tuple, list)):
+            raise TypeError(f"hidden must be a tuple of widths, such as (32,), got {self.hidden!r}")
+        return tuple(check_positive_int(width, "each width in hidden") for width in self.hidden)
 
     def _check(self) -> None:
         """Refuse parameters of the subclass that make no sense."""
@@ -204,9 +215,11 @@ class FairNetwork(FairClassifier):
         """Return margins and losses of a batch, both (n,), with their graph."""
         outputs = network(batch.X)
         margin = margins_of(outputs)
-        if self.loss_fn is not None:
-            return margin, self.loss_fn(outputs, batch.y)
-        return margin, softplus(margin) - batch.y * margin
+        if self.loss_fn is None:
+            return margin, softplus(margin) - batch.y * margin
+        loss = as_loss(self.loss_fn, "classification")
+        classes = isinstance(loss, CrossEntropy)
+        return margin, loss(outputs, batch.y.long() if classes else batch.y)
 
     def _descend(
         self,

@@ -37,8 +37,9 @@ class GroupDRO(FairNetwork):
         :math:`\tau`, per unit of loss; 0 weighs the groups evenly.
     by_label : bool
         Whether the groups are pairs of group and label.
-    loss_fn : callable or None
-        (outputs, y) -> (n,) losses, y 1 where the label is favourable; None is cross-entropy.
+    loss_fn : torch loss module, callable or None
+        (outputs, y) -> (n,) losses, y 1 where the label is favourable; the reduction of a torch
+        loss is set aside. None is cross-entropy.
     hidden : tuple of int
         Widths of the hidden layers of the perceptron; () is a linear model.
     learning_rate, weight_decay : float

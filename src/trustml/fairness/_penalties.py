@@ -14,6 +14,7 @@ from torch.nn.functional import one_hot, softplus
 Penalty = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 _ROUND = 1e-8  # squared; below, the norm is smoothed
+_ALIKE = 1e-12  # variance of soft decisions below which they are equal but for rounding
 
 
 def covariance(margin: Tensor, group: Tensor, weight: Tensor, sign: float) -> Tensor:
@@ -22,7 +23,7 @@ def covariance(margin: Tensor, group: Tensor, weight: Tensor, sign: float) -> Te
     # then hide dependence in the size of margins, and shrink them all.
     share, decision = weight / weight.sum(), torch.sigmoid(margin)
     centred = decision - share @ decision
-    spread = (share @ centred.square()).clamp_min(torch.finfo(margin.dtype).tiny)
+    spread = (share @ centred.square()).clamp_min(_ALIKE)
     indicators = _indicators(group, margin)
     rate = share @ indicators
     along = (share * centred) @ indicators
@@ -80,7 +81,7 @@ def _kernel(margin: Tensor, share: Tensor) -> Tensor:
     decision = torch.sigmoid(margin)
     with torch.no_grad():
         spread = share @ (decision - share @ decision).square()
-        width = spread.clamp_min(torch.finfo(margin.dtype).tiny)
+        width = spread.clamp_min(_ALIKE)
     return torch.exp(-(decision[:, None] - decision[None, :]).square() / (2 * width))
 
 
