@@ -13,6 +13,7 @@ from trustml.core.validation import check_choice
 from trustml.evidence._checks import check_count, check_probability
 from trustml.fairness._confidence import Sample
 from trustml.fairness._group_metrics import GroupMetrics
+from trustml.fairness._named_array import NamedArray
 from trustml.fairness._resampled import of_weights
 from trustml.fairness._row_weights import multinomial_weights, poisson_weights
 from trustml.fairness._score_intervals import CHUNK
@@ -38,13 +39,13 @@ class GroupReplicates(Result):
     groups: tuple[Any, ...]
     by_group: np.ndarray
 
-    def standard_errors(self) -> np.ndarray:
+    def standard_errors(self) -> NamedArray:
         """Return the standard deviation over the replicates.
 
         Returns
         -------
-        numpy.ndarray of shape (k, m)
-            NaN where fewer than two replicates are defined.
+        NamedArray of shape (k, m)
+            Answers to groups and metrics; NaN where fewer than two replicates are defined.
         """
         defined = np.isfinite(self.by_group)
         n = defined.sum(0)
@@ -52,9 +53,9 @@ class GroupReplicates(Result):
         centre = values.sum(0) / np.maximum(n, 1)
         squares = (np.where(defined, values - centre, 0.0) ** 2).sum(0)
         errors: np.ndarray = np.where(n > 1, np.sqrt(squares / np.maximum(n - 1, 1)), np.nan)
-        return errors
+        return NamedArray(errors, self.metrics, self.groups)
 
-    def ci(self, level: float = 0.95) -> np.ndarray:
+    def ci(self, level: float = 0.95) -> NamedArray:
         """Return percentile intervals of each group's metrics.
 
         For differences between groups use ``GroupMetrics.ci``: the percentiles of a resampled
@@ -67,8 +68,8 @@ class GroupReplicates(Result):
 
         Returns
         -------
-        numpy.ndarray of shape (k, m, 2)
-            NaN where no replicate is defined.
+        NamedArray of shape (k, m, 2)
+            Answers to groups, metrics, "low" and "high"; NaN where no replicate is defined.
         """
         tail = (1 - check_probability(level, "level")) / 2
         ends = np.full((*self.by_group.shape[1:], 2), np.nan)
@@ -77,11 +78,11 @@ class GroupReplicates(Result):
             draws = draws[np.isfinite(draws)]
             if len(draws):
                 ends[place] = np.quantile(draws, [tail, 1 - tail])
-        return ends
+        return NamedArray(ends, ("low", "high"), self.groups, middle=self.metrics)
 
     def _columns(self) -> dict[str, Any]:
         labels = np.array([str(g) for g in self.groups], dtype=object)
-        errors = self.standard_errors().T
+        errors = np.asarray(self.standard_errors()).T
         return {"group": labels} | {
             f"standard error of {name}": e for name, e in zip(self.metrics, errors, strict=True)
         }

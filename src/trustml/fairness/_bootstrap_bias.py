@@ -53,7 +53,7 @@ def corrected_gap(g: GroupMetrics, *, random_state: RandomState = None) -> Named
     rng, sample = numpy_generator(random_state), g._sample
     errors = None
     if sample.others:
-        errors = bootstrap_groups(g, 500, random_state=rng).standard_errors()
+        errors = np.asarray(bootstrap_groups(g, 500, random_state=rng).standard_errors())
     found = np.full(len(g.metrics), np.nan)
     for j, name in enumerate(g.metrics):
         values = np.asarray(g.by_group)[:, j]

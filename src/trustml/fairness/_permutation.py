@@ -162,7 +162,7 @@ def minimum_detectable_gap(
     sample = g._sample
     errors = None
     if sample.others:
-        errors = bootstrap_groups(g, 500, random_state=random_state).standard_errors()
+        errors = np.asarray(bootstrap_groups(g, 500, random_state=random_state).standard_errors())
     found = np.full(len(g.metrics), np.nan)
     for j, name in enumerate(g.metrics):
         if name in sample.rates:
