@@ -182,7 +182,7 @@ def test_many_groups_with_a_true_gap_are_told_apart():
 def test_bootstrap_intervals_repeat_with_their_seed():
     y, p, s, score = sample(n=200)
     state = np.random.get_state()[1].copy()  # noqa: NPY002
-    kwargs = {"sensitive_features": s, "y_score": score, "metrics": "roc_auc"}
+    kwargs = {"sensitive_features": s, "y_score": score, "metrics": "calibration_error"}
     one = group_metrics(y, p, random_state=1, **kwargs).ci()
     np.testing.assert_array_equal(one, group_metrics(y, p, random_state=1, **kwargs).ci())
     assert not np.array_equal(one, group_metrics(y, p, random_state=2, **kwargs).ci())
@@ -268,9 +268,10 @@ def test_bad_options_of_the_result():
 
 def test_one_row_has_no_bootstrap_interval():
     rng = np.random.default_rng(0)
-    y, s = rng.normal(size=30), np.array(["a"] * 29 + ["b"])
+    y, p, s = *rng.normal(size=(2, 30)), np.array(["a"] * 29 + ["b"])
     with pytest.warns(SmallGroupWarning, match="fewer than 20 rows"):
-        g = group_metrics(y, y + 1, sensitive_features=s, metrics="mean_absolute_error")
-    ends = g.ci(of="by_group")
+        g = group_metrics(y, p, sensitive_features=s, metrics="mean_absolute_error")
+    with pytest.warns(SmallGroupWarning, match="fewer than 10 rows"):
+        ends = g.ci(of="by_group")
     assert np.isfinite(ends[0]).all()
     assert np.isnan(ends[1]).all()

@@ -42,10 +42,9 @@ def newcombe(
     """
     first = wilson(successes, n, level)
     reference = wilson(successes_reference, n_reference, level)
-    p, q = first.estimate, reference.estimate
-    low = p - q - math.hypot(p - first.low, reference.high - q)
-    high = p - q + math.hypot(first.high - p, q - reference.low)
-    return Interval(p - q, max(-1.0, low), min(1.0, high), float(level), "newcombe")
+    found = difference_of(first, reference)
+    low, high = max(-1.0, found.low), min(1.0, found.high)
+    return Interval(found.estimate, low, high, float(level), "newcombe")
 
 
 def proportion_ratio(
@@ -81,6 +80,19 @@ def proportion_ratio(
     """
     first = wilson(successes, n, level)
     reference = wilson(successes_reference, n_reference, level)
+    return ratio_of(first, reference)
+
+
+def difference_of(first: Interval, reference: Interval) -> Interval:
+    """Interval of the difference of two independent estimates, from their own (MOVER)."""
+    p, q = first.estimate, reference.estimate
+    low = p - q - math.hypot(p - first.low, reference.high - q)
+    high = p - q + math.hypot(first.high - p, q - reference.low)
+    return Interval(p - q, low, high, first.level, "mover-d")
+
+
+def ratio_of(first: Interval, reference: Interval) -> Interval:
+    """Interval of the ratio of two independent estimates that are not negative (MOVER-R)."""
     p, q = first.estimate, reference.estimate
     estimate = p / q if q > 0 else (math.inf if p > 0 else math.nan)
     product = p * q
@@ -95,4 +107,4 @@ def proportion_ratio(
     if divisor > 0:
         spread = product**2 - first.high * (2 * p - first.high) * divisor
         high = (product + math.sqrt(max(0.0, spread))) / divisor
-    return Interval(estimate, low, high, float(level), "mover-r")
+    return Interval(estimate, low, high, first.level, "mover-r")

@@ -1,4 +1,4 @@
-"""Intervals of group metrics: exact or closed form for rates, the bootstrap for the rest.
+"""Intervals of group metrics: closed forms where there are some, the bootstrap for the rest.
 
 All intervals come from ``trustml.evidence``; this module only says of what.
 """
@@ -14,8 +14,11 @@ import numpy as np
 from trustml.core.random import RandomState
 from trustml.evidence import Interval, clopper_pearson, newcombe, proportion_ratio
 from trustml.evidence._checks import check_probability
+from trustml.evidence._two_proportions import difference_of, ratio_of
+from trustml.fairness._limits import limits
 from trustml.fairness._of_rows import OfRows as OfRows
 from trustml.fairness._of_rows import RowMetric as RowMetric
+from trustml.fairness._row_metrics import mean_error
 from trustml.fairness._score_intervals import of_contrasts, of_metric
 from trustml.fairness._simultaneous import pairwise_level
 
@@ -51,6 +54,15 @@ class Sample:
             return float(k / n) if n else math.nan
         return float(self.others[name](self.rows(group)))
 
+    def signed(self, name: str) -> bool:
+        """Whether a metric may be negative, so that a ratio of it says nothing."""
+        if name in self.rates:
+            return False
+        metric = self.others[name]
+        if isinstance(metric, OfRows) and metric.metric is mean_error:
+            return True
+        return any(self.value(name, group) < 0 for group in (None, *range(self.n_groups)))
+
     def rows(self, group: int | None = None) -> np.ndarray:
         """Row indices of a group, or all of them."""
         return np.arange(len(self.codes)) if group is None else np.flatnonzero(self.codes == group)
@@ -67,9 +79,10 @@ def value_interval(
             return _UNKNOWN
         exact = clopper_pearson(int(k), int(n), level)
         return exact.low, exact.high
-    if math.isnan(sample.value(name, group)) or len(sample.rows(group)) < 2:
-        return _UNKNOWN  # resamples of one row are all that row: they know no uncertainty
-    found = of_metric(sample.others[name], sample.rows(group), level, random_state)
+    if math.isnan(sample.value(name, group)):
+        return _UNKNOWN
+    metric, rows = sample.others[name], sample.rows(group)
+    found = limits(metric, rows, level) or of_metric(metric, rows, level, random_state)
     return found.low, found.high
 
 
@@ -81,7 +94,9 @@ def contrast_interval(
     level: float,
     random_state: RandomState,
 ) -> tuple[float, float]:
-    """Interval of the difference or ratio of a metric between groups."""
+    """Interval of the difference or ratio of a metric between groups; NaN where unknown."""
+    if kind == "ratio" and sample.signed(name):
+        return _UNKNOWN
     # More than two groups: the intervals of all pairs, held simultaneously by Tukey and Kramer's
     # critical value. Unlike the percentiles of a resampled max - min they can contain parity.
     if sample.n_groups == 2:
@@ -96,11 +111,28 @@ def contrast_interval(
         return _UNKNOWN
     each = pairwise_level(check_probability(level, "level"), len(defined))
     intervals = _pair_intervals(sample, name, kind, pairs, each, random_state)
+    if any(math.isnan(interval.low) for interval in intervals):
+        return _UNKNOWN
     if kind == "difference":
         bounds = [_absolute(i) for i in intervals]
         return max(low for low, _ in bounds), max(high for _, high in bounds)
     bounds = [_below_one(i) for i in intervals]
     return min(low for low, _ in bounds), min(high for _, high in bounds)
+
+
+def signed_intervals(
+    sample: Sample, name: str, reference: int, level: float, random_state: RandomState
+) -> list[tuple[float, float]]:
+    """Intervals of every other group minus one, that hold together by Bonferroni's level."""
+    others = [group for group in range(sample.n_groups) if group != reference]
+    known = [g for g in others if not math.isnan(sample.value(name, g))]
+    ends = dict.fromkeys(others, _UNKNOWN)
+    if known and not math.isnan(sample.value(name, reference)):
+        each = 1 - (1 - check_probability(level, "level")) / len(known)
+        pairs = [(group, reference) for group in known]
+        found = _pair_intervals(sample, name, "difference", pairs, each, random_state)
+        ends |= {g: (i.low, i.high) for g, i in zip(known, found, strict=True)}
+    return list(ends.values())
 
 
 def _pair_intervals(
@@ -119,6 +151,11 @@ def _pair_intervals(
             for a, b in pairs
         ]
     rows = {group: sample.rows(group) for pair in pairs for group in pair}
+    own = {group: limits(sample.others[name], r, level) for group, r in rows.items()}
+    closed = {group: found for group, found in own.items() if found is not None}
+    if len(closed) == len(own):
+        recovered = difference_of if kind == "difference" else ratio_of
+        return [recovered(closed[a], closed[b]) for a, b in pairs]
     return of_contrasts(sample.others[name], rows, kind, pairs, level, random_state)
 
 

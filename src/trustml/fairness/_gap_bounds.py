@@ -78,7 +78,7 @@ def gaps(
             for a, b in pairs
         ]
     known = [p for p in pairs if all(math.isfinite(sample.value(name, group)) for group in p)]
-    found = dict.fromkeys(pairs)
+    found, nothing = dict.fromkeys(pairs), (-math.inf, math.inf)
     if known:
         rest = sample, name, "difference", known
         for pair, one, every in zip(
@@ -89,8 +89,11 @@ def gaps(
         ):
             error = (one.high - one.low) / 2 / critical(alpha)
             ends = (one.low, one.high), (every.low, every.high)
-            found[pair] = _gap(name, pair, one.estimate, *ends, error)
-    nothing = (-math.inf, math.inf)
+            if math.isfinite(error):
+                found[pair] = _gap(name, pair, one.estimate, *ends, error)
+            else:  # too few rows for an interval, or all alike: measured, and not known
+                apart = sample.value(name, pair[0]) - sample.value(name, pair[1])
+                found[pair] = _gap(name, pair, apart, nothing, nothing, math.inf)
     return [
         of_pair or _gap(name, pair, math.nan, nothing, nothing, math.nan)
         for pair, of_pair in found.items()

@@ -5,20 +5,27 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from trustml.core.random import RandomState
+from trustml.core.random import RandomState, numpy_generator
 from trustml.core.results import Result
 from trustml.core.validation import check_aligned, check_choice
-from trustml.fairness._confidence import Sample, contrast_interval, value_interval
+from trustml.fairness._confidence import (
+    Sample,
+    contrast_interval,
+    signed_intervals,
+    value_interval,
+)
 from trustml.fairness._groups import Groups, as_groups
 from trustml.fairness._in_words import contrast, parity_in_words
 from trustml.fairness._metric_names import METRIC_NAMES, Chosen, choose
 from trustml.fairness._named_array import NamedArray
 from trustml.fairness._rates import Decisions, as_decisions
 from trustml.fairness._row_metrics import as_score
+from trustml.fairness._score_intervals import LEAST_ROWS
 from trustml.fairness._worst import Worst, worst_groups
 from trustml.fairness.metrics import largest_difference, smallest_ratio
 from trustml.warnings import SmallGroupWarning
@@ -26,12 +33,15 @@ from trustml.warnings import SmallGroupWarning
 __all__ = ["METRIC_NAMES", "GroupMetrics", "assemble", "group_metrics"]
 
 _METHODS = ("between_groups", "to_overall")
-_CONTRASTS = ("difference", "ratio", "by_group", "overall")
+_CONTRASTS = ("difference", "ratio", "by_group", "overall", "signed_difference")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class GroupMetrics(Result):
-    """Metrics of each group; arrays are indexed by position or by the names of metrics and groups.
+    """Metrics of each group; arrays answer to the names of metrics and groups.
+
+    ``by_group["f"]``, ``by_group["accuracy"]``, ``by_group["f", "accuracy"]``; intersections are
+    tuples, ``by_group["f", "old"]``. Groups that are numbers go by the number, never by position.
 
     Attributes
     ----------
@@ -91,9 +101,13 @@ class GroupMetrics(Result):
         Returns
         -------
         numpy.ndarray of shape (m,)
-            NaN if fewer than two groups have the metric, or it is 0 in all.
+            NaN if fewer than two groups have the metric, it is 0 in all, or it is signed: what may
+            be negative has no ratio ("mean_error", "calibration_in_the_large", or any that is
+            below 0 in a group).
         """
-        return self._aggregate(smallest_ratio, method)
+        ratios = self._aggregate(smallest_ratio, method)
+        signed = [self._sample.signed(name) for name in self.metrics]
+        return NamedArray(np.where(signed, np.nan, ratios), self.metrics)
 
     def signed_difference(self) -> NamedArray:
         """Return each other group minus the privileged one, metric by metric.
@@ -108,7 +122,7 @@ class GroupMetrics(Result):
         """
         values = np.asarray(self.by_group)
         reference = self._reference
-        others = tuple(g for j, g in enumerate(self.groups) if j != reference)
+        others = self._others
         minus = f"{others[0] if len(others) == 1 else 'each group'} minus {self.groups[reference]}"
         apart = np.delete(values - values[reference], reference, axis=0)
         return NamedArray(apart, self.metrics, others, direction=minus)
@@ -157,37 +171,71 @@ class GroupMetrics(Result):
         """Return confidence intervals; the fairness of the model is in here, not in the points.
 
         Rates have exact (Clopper-Pearson) intervals in a group, Newcombe's for a difference and
-        MOVER-R for a ratio; other metrics have the BCa bootstrap, drawn within groups.
+        MOVER-R for a ratio. Means of rows with a known range (scores that are probabilities, sizes
+        of sets) have Gaffke's, which reckons with the ends of the range that no row has shown, and
+        log losses too, whose largest is what the surest score seen would cost; areas under ROC
+        curves have Newcombe's score interval. Nothing is drawn for these. Other metrics have the
+        BCa bootstrap, drawn within groups, with nothing to say (NaN) of a group of fewer than 10
+        rows, or whose rows are all alike.
 
         Parameters
         ----------
         level : float in (0, 1)
             Confidence level, of each metric by itself.
-        of : {"difference", "ratio", "by_group", "overall"}
+        of : {"difference", "ratio", "by_group", "overall", "signed_difference"}
             With two groups, "difference" and "ratio" are signed: see ``direction``. With more
             they are those of ``difference()`` and ``ratio()``, from all pairs of groups held
             simultaneously, and contain parity when no pair of groups differs visibly.
+            "signed_difference" is each group minus the privileged one, as
+            ``signed_difference()``, held simultaneously over the groups (Bonferroni).
 
         Returns
         -------
-        numpy.ndarray of shape (m, 2), or (k, m, 2) for "by_group"
+        numpy.ndarray of shape (m, 2), or (k, m, 2) for "by_group", (k - 1, m, 2) for \
+"signed_difference"
             Lower and upper ends, ``ci()["selection_rate"]`` those of a metric; NaN where it is
-            undefined.
+            undefined, and, with a ``SmallGroupWarning``, where the rows do not tell.
+
+        References
+        ----------
+        Newcombe (1998), Interval estimation for the difference between independent proportions.
+        Gaffke (2005), Three test statistics for a nonparametric one-sided hypothesis on the mean
+        of a nonnegative variable.
+        Newcombe (2006), Confidence intervals for an effect size measure based on the Mann-Whitney
+        statistic, part 2.
         """
         check_choice(of, "of", _CONTRASTS)
-        sample, seed = self._sample, self.random_state
-        if of == "overall":
-            return self._ends([value_interval(sample, m, None, level, seed) for m in self.metrics])
+        sample, seed, reference = self._sample, self._seed, self._reference
+        groups, names = range(len(self.groups)), self.metrics
         if of == "by_group":
-            return np.array(
-                [
-                    [value_interval(sample, m, g, level, seed) for m in self.metrics]
-                    for g in range(len(self.groups))
-                ]
-            )
-        return self._ends(
-            [contrast_interval(sample, m, of, self._reference, level, seed) for m in self.metrics]
-        )
+            known = np.isfinite(np.asarray(self.by_group))
+            ends = [[value_interval(sample, m, g, level, seed) for m in names] for g in groups]
+        elif of == "signed_difference":
+            known = np.isfinite(np.asarray(self.signed_difference()))
+            columns = [signed_intervals(sample, m, reference, level, seed) for m in names]
+            ends = [list(row) for row in zip(*columns, strict=True)]
+        elif of == "overall":
+            known = np.isfinite(np.asarray(self.overall))
+            ends = [value_interval(sample, m, None, level, seed) for m in names]  # type: ignore[misc]
+        else:
+            gap = self.difference() if of == "difference" else self.ratio()
+            known = np.isfinite(np.asarray(gap))
+            ends = [contrast_interval(sample, m, of, reference, level, seed) for m in names]  # type: ignore[misc]
+        array = np.array(ends)
+        _warn_if_unknown(known & np.isnan(array).any(-1), names)
+        return NamedArray(array, ("low", "high"), names) if array.ndim == 2 else array
+
+    @property
+    def _others(self) -> tuple[Any, ...]:
+        """The groups but the one that differences are signed against."""
+        return tuple(g for j, g in enumerate(self.groups) if j != self._reference)
+
+    @cached_property
+    def _seed(self) -> int:
+        """One for all intervals, so that asking twice gives the same answer."""
+        if isinstance(self.random_state, int):
+            return self.random_state
+        return int(numpy_generator(self.random_state).integers(2**31))
 
     @property
     def direction(self) -> str:
@@ -195,9 +243,6 @@ class GroupMetrics(Result):
         if len(self.groups) > 2:
             return "largest minus smallest group (unsigned)"
         return f"{self.groups[1 - self._reference]} minus {self.groups[self._reference]}"
-
-    def _ends(self, intervals: list[tuple[float, float]]) -> NamedArray:
-        return NamedArray(intervals, ("low", "high"), self.metrics)
 
     def _aggregate(
         self, aggregate: Callable[[np.ndarray, float | None], float], method: str
@@ -359,6 +404,18 @@ def _in_each_group(sample: Sample, name: str) -> np.ndarray:
     values = np.full(sample.n_groups, np.nan)
     np.divide(hits, trials, out=values, where=trials > 0)
     return values
+
+
+def _warn_if_unknown(missing: np.ndarray, names: tuple[str, ...]) -> None:
+    columns = missing.reshape(-1, len(names))
+    listed = [name for name, gone in zip(names, columns.T, strict=True) if gone.any()]
+    if listed:
+        warnings.warn(
+            f"{listed} have no interval (NaN): some group has fewer than {LEAST_ROWS} rows, or its "
+            "rows are all alike, and a bootstrap cannot tell what they have not shown",
+            SmallGroupWarning,
+            stacklevel=3,
+        )
 
 
 def _warn_if_undefined(values: np.ndarray, names: tuple[str, ...], labels: tuple[Any, ...]) -> None:

@@ -13,11 +13,15 @@ RowMetric = Callable[[np.ndarray], float]  # row indices -> value
 
 @dataclass(frozen=True, eq=False)
 class OfRows:
-    """A function of columns as one of row indices, that returns a float."""
+    """A function of columns as one of row indices, that returns a float.
+
+    ``ends`` is the range of the single rows' values, where it is known and the metric their mean.
+    """
 
     name: str
     metric: Callable[..., Any]
     columns: tuple[np.ndarray, ...]
+    ends: tuple[float, float] | None = None
 
     def __call__(self, rows: np.ndarray) -> float:
         """Return the metric of some rows."""

@@ -20,12 +20,19 @@ def _every(true: np.ndarray, score: np.ndarray) -> np.ndarray:
     return np.ones(len(score))
 
 
+def mean_of_known(_: np.ndarray, value: np.ndarray) -> float:
+    """Mean of what is not NaN; NaN where all is."""
+    known = value[~np.isnan(value)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
 # Means: what is averaged of each row, and which rows count, as functions of (true, predicted).
 _MEANS: dict[Callable[..., Any], tuple[Column, Column]] = {
     row_metrics.mean_score: (lambda _, p: p, _every),
     row_metrics.mean_error: (lambda t, p: p - t, _every),
     row_metrics.mean_absolute_error: (lambda t, p: np.abs(p - t), _every),
     row_metrics.mean_squared_error: (lambda t, p: (p - t) ** 2, _every),
+    mean_of_known: (lambda _, p: np.nan_to_num(p), lambda _, p: (~np.isnan(p)).astype(np.float64)),
     row_metrics.log_loss: (row_metrics.log_losses, _every),
     calibration.balance_positive_class: (lambda _, p: p, lambda t, _: t),
     calibration.balance_negative_class: (lambda _, p: p, lambda t, _: 1 - t),

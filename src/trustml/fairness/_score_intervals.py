@@ -15,14 +15,19 @@ from trustml.fairness._resampled import of_weights
 from trustml.fairness._row_weights import multinomial_weights
 
 CHUNK = 2**18  # row weights drawn at a time: these stay in the cache
+LEAST_ROWS = 10  # below, or where no resample differs, a bootstrap knows no uncertainty
 
 
 def of_metric(
     metric: RowMetric, rows: np.ndarray, level: float, random_state: RandomState
 ) -> Interval:
-    """Return the interval of a metric over some rows."""
+    """Return the interval of a metric over some rows; NaN where these are too few or alike."""
     rng = numpy_generator(random_state)
+    if len(rows) < LEAST_ROWS:
+        return _unknown(math.nan, level)
     one = _resample(metric, rows, _count(level), _MAX_BLOCKS, rng)
+    if not one.varies:
+        return _unknown(one.value, level)
     return _interval(one.value, one.draws, level, "bca", _skew(one.cubes, one.squares))
 
 
@@ -41,20 +46,20 @@ def of_contrasts(
     Returns
     -------
     list of Interval
-        First group of each pair minus, or over, the second.
-
-    Raises
-    ------
-    ValueError
-        If a ratio would divide by 0.
+        First group of each pair minus, or over, the second; NaN where the rows of either are too
+        few or all alike, or a ratio would divide by 0.
     """
     rng, total = numpy_generator(random_state), sum(len(own) for own in rows.values())
     drawn = {
         group: _resample(metric, own, _count(level), round(_MAX_BLOCKS * len(own) / total), rng)
         for group, own in sorted(rows.items())
+        if len(own) >= LEAST_ROWS
     }
     found = []
     for a, b in pairs:
+        if not all(group in drawn and drawn[group].varies for group in (a, b)):
+            found.append(_unknown(math.nan, level))
+            continue
         first, other = drawn[a], drawn[b]
         if kind == "difference":
             value, draws, slopes = first.value - other.value, first.draws - other.draws, (1.0, -1.0)
@@ -63,7 +68,8 @@ def of_contrasts(
                 value = float(np.float64(first.value) / other.value)
                 draws = first.draws / other.draws
             if not math.isfinite(value):
-                raise ValueError("a ratio needs a metric that is not 0 in the group divided by")
+                found.append(_unknown(math.nan, level))
+                continue
             slopes = 1 / other.value, -first.value / other.value**2
         cubes = slopes[0] ** 3 * first.cubes + slopes[1] ** 3 * other.cubes
         squares = slopes[0] ** 2 * first.squares + slopes[1] ** 2 * other.squares
@@ -80,6 +86,16 @@ class _Resampled:
     cubes: float
     squares: float
 
+    @property
+    def varies(self) -> bool:
+        """Whether any resample differs from another, beyond rounding."""
+        draws = self.draws[np.isfinite(self.draws)]
+        return bool(len(draws) and np.ptp(draws) > 1e-12 * np.abs(draws).max())
+
+
+def _unknown(value: float, level: float) -> Interval:
+    return Interval(value, math.nan, math.nan, level, "too few rows, or all alike")
+
 
 def _resample(
     metric: RowMetric, rows: np.ndarray, count: int, blocks: int, rng: np.random.Generator
@@ -92,8 +108,6 @@ def _resample(
         for start in range(0, count, step)
     ]
     blocks = min(n, max(2, blocks))
-    if blocks < 2:  # a single row never varies
-        return _Resampled(value, np.concatenate(draws), 0.0, 0.0)
     block = rng.permutation(n) * blocks // n
     deleted = function((block != np.arange(blocks)[:, None]).astype(np.uint8))[""]
     deleted = np.where(np.isfinite(deleted), deleted, value)

@@ -13,7 +13,7 @@ from trustml.fairness._group_metrics import GroupMetrics, assemble
 from trustml.fairness._groups import as_groups
 from trustml.fairness._metric_names import Chosen, Masks
 from trustml.fairness._rates import label_vector
-from trustml.fairness._row_metrics import mean_score
+from trustml.fairness._resampled import mean_of_known
 
 
 def prediction_set_metrics(
@@ -95,14 +95,17 @@ def prediction_set_metrics(
     if privileged is not None:
         groups.index(privileged)
     numbers = size.astype(np.float64)
-    mean = _mean_of_bounded if np.isnan(numbers).any() else mean_score
-    others: dict[str, RowMetric] = {name: OfRows(name, mean, (numbers, numbers))}
+    ends = (0.0, float(given.shape[1])) if name == "set_size" else _constant(numbers)
+    others: dict[str, RowMetric] = {name: OfRows(name, mean_of_known, (numbers, numbers), ends)}
     return assemble(groups, Chosen(names, rates, others), privileged, random_state, None)
 
 
-def _mean_of_bounded(_: np.ndarray, width: np.ndarray) -> float:
-    bounded = width[~np.isnan(width)]
-    return float(bounded.mean()) if len(bounded) else float("nan")
+def _constant(width: np.ndarray) -> tuple[float, float] | None:
+    """Return the range of widths that are one number but for rounding; others have no known one."""
+    known = width[~np.isnan(width)]
+    if not len(known) or np.ptp(known) > 1e-9 * np.abs(known).max():
+        return None
+    return float(known.min()), float(known.max())
 
 
 def _in_sets(true: np.ndarray, sets: np.ndarray, classes: Any) -> np.ndarray:
