@@ -299,6 +299,48 @@ class TestEstimator:
             built(kind).fit(X, Y, sensitive_features=groups)
 
 
+def asked_by_group():
+    ways = [
+        (kind, name)
+        for kind in (*ESTIMATORS, fairness.Reweighing)
+        for name in ("predict", "predict_proba", "transform", "sample_weight")
+        if "sensitive_features" in inspect.signature(getattr(kind, name, len)).parameters
+    ]
+    return pytest.mark.parametrize(
+        ("kind", "method"), ways, ids=[f"{kind.__name__}-{name}" for kind, name in ways]
+    )
+
+
+@asked_by_group()
+def test_sensitive_columns_are_known_by_their_names(kind, method):
+    pd = pytest.importorskip("pandas")
+    other = np.random.default_rng(2).choice(["f", "m"], 600)
+    A = pd.DataFrame({"sex": S, "parent": other})
+    estimator = fitted(kind, s=A)
+    ask_ = functools.partial(getattr(estimator, method), Y if method == "sample_weight" else X)
+    said = ask_(sensitive_features=A)
+    by_position = ask_(sensitive_features=A[["parent", "sex"]].to_numpy())
+    assert not np.array_equal(by_position, said)
+    for same in (A[["parent", "sex"]], {"parent": other, "sex": S}, A.to_numpy()):
+        np.testing.assert_array_equal(ask_(sensitive_features=same), said)
+    with pytest.raises(ValueError, match=r"saw the sensitive columns sex, parent, got sex, age"):
+        ask_(sensitive_features=A.rename(columns={"parent": "age"}))
+    with pytest.raises(ValueError, match="saw the sensitive columns"):
+        ask_(sensitive_features=A[["sex"]])
+
+
+@asked_by_group()
+def test_a_name_may_be_missing_on_either_side(kind, method):
+    pd = pytest.importorskip("pandas")
+    rows = Y if method == "sample_weight" else X
+    for seen, later in ((S, pd.Series(S, name="sex")), (pd.Series(S, name="sex"), S)):
+        estimator = fitted(kind, s=seen)
+        np.testing.assert_array_equal(
+            getattr(estimator, method)(rows, sensitive_features=later),
+            getattr(estimator, method)(rows, sensitive_features=seen),
+        )
+
+
 @pytest.mark.parametrize("kind", CLASSIFIERS)
 class TestClassifier:
     def test_answers_have_their_shapes(self, kind):

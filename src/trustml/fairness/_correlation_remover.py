@@ -106,11 +106,7 @@ class CorrelationRemover(GroupTransformer):
         """
         check_is_fitted(self)
         rows = numbers(self, X, reset=False)
-        columns = sensitive_columns(sensitive_features, len(rows))
-        if list(columns) != list(self._categories):
-            raise ValueError(
-                f"fit saw the sensitive columns {list(self._categories)}, got {list(columns)}"
-            )
+        columns = sensitive_columns(sensitive_features, len(rows), tuple(self._categories))
         said = (self._design(columns) - self.mean_) @ self.coef_
         return like_table(rows - self.alpha * said, X)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,13 @@ import numpy as np
 from trustml.fairness._groups import Groups, _columns, _refuse_missing
 
 
-def sensitive_columns(sensitive_features: Any, n: int) -> dict[str, np.ndarray]:
+# What a column is called that came without a name: in an array, a series, a frame made of one.
+_NAMELESS = re.compile(r"(sensitive_feature_)?\d+")
+
+
+def sensitive_columns(
+    sensitive_features: Any, n: int, known: tuple[str, ...] | None = None
+) -> dict[str, np.ndarray]:
     """Return the sensitive columns by name, each (n,) and without missing values.
 
     Parameters
@@ -18,6 +25,9 @@ def sensitive_columns(sensitive_features: Any, n: int) -> dict[str, np.ndarray]:
         Group membership, or measurements.
     n : int
         Rows that are expected.
+    known : tuple of str or None
+        Names of the columns of ``fit``: the result is in their order, and has these names. Columns
+        without a name, here or there, are taken in the order in which they come.
 
     Returns
     -------
@@ -26,9 +36,11 @@ def sensitive_columns(sensitive_features: Any, n: int) -> dict[str, np.ndarray]:
     Raises
     ------
     ValueError
-        If a length is wrong or a value is missing.
+        If a length is wrong, a value is missing or the columns are others than the known.
     """
     columns = _columns(sensitive_features)
+    if known is not None:
+        columns = _in_order(columns, known)
     for name, values in columns.items():
         if len(values) != n:
             raise ValueError(
@@ -60,12 +72,8 @@ def group_codes(sensitive_features: Any, n: int, known: Groups) -> np.ndarray:
     ValueError
         If a group did not occur in ``fit``, or the columns are others.
     """
-    columns = [values.tolist() for values in sensitive_columns(sensitive_features, n).values()]
-    if len(columns) != len(known.names):
-        raise ValueError(
-            f"fit saw {len(known.names)} sensitive columns ({', '.join(known.names)}), got "
-            f"{len(columns)}"
-        )
+    found = sensitive_columns(sensitive_features, n, known.names)
+    columns = [values.tolist() for values in found.values()]
     keys = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
     position = {label: code for code, label in enumerate(known.labels)}
     unseen = list(dict.fromkeys(key for key in keys if key not in position))
@@ -75,3 +83,15 @@ def group_codes(sensitive_features: Any, n: int, known: Groups) -> np.ndarray:
             "rows of every group"
         )
     return np.fromiter((position[key] for key in keys), dtype=np.int64, count=n)
+
+
+def _in_order(columns: dict[str, np.ndarray], known: tuple[str, ...]) -> dict[str, np.ndarray]:
+    if set(columns) == set(known):
+        return {name: columns[name] for name in known}
+    nameless = all(map(_NAMELESS.fullmatch, columns)) or all(map(_NAMELESS.fullmatch, known))
+    if len(columns) != len(known) or not nameless:
+        raise ValueError(
+            f"fit saw the sensitive columns {', '.join(known)}, got {', '.join(columns)}; pass "
+            "those, or an array of them in that order"
+        )
+    return dict(zip(known, columns.values(), strict=True))

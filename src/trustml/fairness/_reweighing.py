@@ -10,6 +10,7 @@ from sklearn.exceptions import NotFittedError
 
 from trustml.core.validation import check_aligned
 from trustml.fairness._groups import as_groups
+from trustml.fairness._known_groups import group_codes
 from trustml.fairness._rates import label_vector
 
 
@@ -59,6 +60,7 @@ class Reweighing(BaseEstimator):
         check_aligned(y=y, sensitive_features=sensitive_features)
         labels = label_vector(y, "y")
         groups = as_groups(sensitive_features, len(labels))
+        self._groups = groups
         classes, code = np.unique(labels, return_inverse=True)
         joint = np.zeros((len(groups.labels), len(classes)))
         np.add.at(joint, (groups.codes, code), 1.0)
@@ -100,8 +102,9 @@ class Reweighing(BaseEstimator):
             )
         check_aligned(y=y, sensitive_features=sensitive_features)
         labels = label_vector(y, "y")
-        groups = as_groups(sensitive_features, len(labels))
-        keys = [(groups.labels[g], c) for g, c in zip(groups.codes, labels.tolist(), strict=True)]
+        codes = group_codes(sensitive_features, len(labels), self._groups)
+        known = self._groups.labels
+        keys = [(known[g], c) for g, c in zip(codes, labels.tolist(), strict=True)]
         unseen = sorted({str(key) for key in keys if key not in self.weights_})
         if unseen:
             raise ValueError(
