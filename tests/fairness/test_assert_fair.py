@@ -191,7 +191,8 @@ def test_a_model_names_the_training_rows_that_widen_the_gap():
 def test_large_models_are_traced_through_their_last_layer(monkeypatch):
     y, _, s = sample(300)
     X = np.random.default_rng(1).normal(size=(300, 2)) + (s == "c")[:, None] + y[:, None]
-    net = MLPClassifier([4], alpha=0.1, max_iter=2000, random_state=0).fit(X[:150], y[:150])
+    net = MLPClassifier([4], solver="lbfgs", alpha=0.1, max_iter=2000, random_state=0)
+    net.fit(X[:150], y[:150])
     model = wrap(net, train=(X[:150], y[:150]))
     data = model, X[150:], y[150:]
     settings = {"sensitive_features": s[150:], "criterion": "demographic_parity", "bound": 0.02}

@@ -302,6 +302,36 @@ def test_influence_is_shared(setting):
         FairInfluence(model, influence="cg").fit(X, y, sensitive_features=sex)
 
 
+@pytest.mark.parametrize("way", ["sample_weight", "labels", "rows"])
+def test_a_model_that_was_not_trained_on_its_rows_is_said(way):
+    X, y, sex, _ = diabetes()
+    weight, T = np.where(sex[:N], 5.0, 0.2), slice(0, N)
+    if way == "sample_weight":
+        estimator = LogisticRegression().fit(X[T], y[T], sample_weight=weight)
+    elif way == "labels":
+        estimator = LogisticRegression().fit(X[T], np.where(np.arange(N) < 50, 1 - y[T], y[T]))
+    else:
+        estimator = LogisticRegression().fit(X[N:], y[N:])
+    model = wrap(estimator, train=(X[T], y[T]))
+    with pytest.warns(TrustmlWarning, match="not at a minimum.*sample_weight"):
+        fair = FairInfluence(model).fit(X[N:], y[N:], sensitive_features=sex[N:])
+    nothing = fair.predict_gap(np.ones(N))
+    assert nothing.adds_up
+    assert not nothing.linear
+    assert "(not a minimum)" in repr(nothing)
+    assert "NOT in the linear regime" in repr(nothing)
+
+
+def test_a_damping_of_another_model_does_not_say_that_this_one_is_at_a_minimum(setting):
+    model, X, y, sex, *_ = setting
+    damping = InfluenceFunctions(model).fit().damping_
+    assert damping.stationary
+    other = wrap(LogisticRegression().fit(X, y), train=(model.train.inputs, model.train.targets))
+    influence = InfluenceFunctions(other, damping=damping)
+    with pytest.warns(TrustmlWarning, match="not at a minimum"):
+        FairInfluence(other, influence=influence).fit(X, y, sensitive_features=sex)
+
+
 def test_demographic_parity_needs_no_labels(setting):
     model, X, y, sex, *_ = setting
     blind = FairInfluence(model).fit(X, sensitive_features=sex)

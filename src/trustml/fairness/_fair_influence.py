@@ -17,7 +17,7 @@ from trustml.fairness._prediction import GapPrediction, predict, warn_if_not_lin
 from trustml.fairness._question import Question
 from trustml.fairness._reach import Reached, Walk, warn_if_missed
 from trustml.fairness._reweigh import Program, allowed_loss, solved, wanted_gap
-from trustml.fairness._row_effects import effects_of, fitted
+from trustml.fairness._row_effects import effects_of, fitted, warn_if_not_at_minimum
 from trustml.influence import InfluenceFunctions
 from trustml.model import Model, as_model
 from trustml.warnings import TrustmlWarning
@@ -123,7 +123,7 @@ class FairInfluence(BaseEstimator):
         Returns
         -------
         FairInfluence
-            Itself.
+            Itself; a warning says if the model is not at a minimum on its training rows.
         """
         model = as_model(self.model)
         model.require_gradients("FairInfluence")
@@ -131,6 +131,7 @@ class FairInfluence(BaseEstimator):
         question = Question(model, self.criterion, self.surrogate, self.pos_label)
         validation, groups = question.on(X_val, y_val, sensitive_features)
         influence = fitted(self.influence, model)
+        warn_if_not_at_minimum(influence, stacklevel=2)
         outcome = validation.measure(influence.objective_)
         means, compared = outcome.values, validation.compared
         gradients = validation.gradients(influence.objective_)
@@ -264,7 +265,7 @@ class FairInfluence(BaseEstimator):
             removals, found = solved(program, wanted, method)
             weights: np.ndarray = 1.0 - removals
             self.prediction_ = self.predict_gap(weights)
-            if self.prediction_.linear:
+            if self.prediction_.adds_up:
                 break
         if refit:
             self.prediction_ = self.predict_gap(weights, refit=True)

@@ -11,6 +11,7 @@ import torch
 
 from trustml.core.results import Result
 from trustml.core.validation import to_numpy
+from trustml.fairness._row_effects import damping_of
 from trustml.fairness._validation import Validation
 from trustml.fairness._weighted import newton
 from trustml.influence import InfluenceFunctions
@@ -47,6 +48,8 @@ class GapPrediction(Result):
         Largest relative residual of the solves behind the effects.
     gradient_norm : float
         ‖∇J‖ at the model's parameters; effects assume a minimum, where it is 0.
+    stationary : bool
+        Whether the model counts as trained to a minimum, as in ``influence``'s certificates.
     remaining : float
         Part of the weights' pull that the Newton step leaves in the gradient.
     """
@@ -59,20 +62,28 @@ class GapPrediction(Result):
     mismatch: float
     residual: float
     gradient_norm: float
+    stationary: bool
     remaining: float
 
     @property
     def linear(self) -> bool:
-        """Whether the Newton step agrees with the prediction: the effects still add up."""
+        """Whether the effects still add up, and start at a minimum, where they are of refits."""
+        return self.stationary and self.adds_up
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether the Newton step agrees with the prediction."""
         before, predicted = self.gap[:2]
         return bool(self.mismatch <= max(_APART * abs(before - predicted), _NOTICED * before))
 
     def _title(self) -> str:
         """Return the certificate; the table is of the stages."""
+        state = "a" if self.stationary else "not a"
         return (
             f"Gap on validation rows, {self.removed:.4g} rows' weight moved: relative residual "
-            f"{self.residual:.2g}, gradient norm {self.gradient_norm:.2g}, Newton step leaves "
-            f"{self.remaining:.2g} of the pull, {'' if self.linear else 'NOT '}in the linear regime"
+            f"{self.residual:.2g}, gradient norm {self.gradient_norm:.2g} ({state} minimum), "
+            f"Newton step leaves {self.remaining:.2g} of the pull, "
+            f"{'' if self.linear else 'NOT '}in the linear regime"
         )
 
     def _columns(self) -> dict[str, Any]:
@@ -146,13 +157,14 @@ def predict(
         mismatch=float(gap(after.values - expected)),
         residual=residual,
         gradient_norm=float(objective.gradient().double().norm()),
+        stationary=damping_of(influence).stationary,
         remaining=remaining,
     )
 
 
 def warn_if_not_linear(prediction: GapPrediction, stacklevel: int = 3) -> None:
     """Say where the added effects are no prediction any more."""
-    if prediction.linear:
+    if prediction.adds_up:
         return
     warnings.warn(
         f"the linear regime is left: the effects predict a gap of {prediction.gap[1]:.3g}, a "

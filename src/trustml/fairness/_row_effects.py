@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from torch import Tensor
 
 from trustml.core.validation import to_numpy
+from trustml.ihvp import Damping, choose_damping, on_features
 from trustml.influence import InfluenceFunctions
 from trustml.model import Model
+from trustml.warnings import TrustmlWarning
 
 
 def effects_of(influence: InfluenceFunctions, gradients: Tensor) -> tuple[float, np.ndarray]:
@@ -36,3 +40,27 @@ def fitted(influence: InfluenceFunctions | None, model: Model) -> InfluenceFunct
     if influence.model_ is not model:
         raise ValueError("influence was fitted for another model; pass the same wrapped Model")
     return influence
+
+
+def damping_of(influence: InfluenceFunctions) -> Damping:
+    """Return the damping, with the facts that say whether this model is at a minimum."""
+    found: Damping = influence.damping_
+    if isinstance(influence.damping, Damping):  # given: its facts may be those of another model
+        own = on_features(influence.objective_)
+        found = choose_damping(influence.operator_, own, found.value)
+    return found
+
+
+def warn_if_not_at_minimum(influence: InfluenceFunctions, stacklevel: int = 3) -> None:
+    """Say where effects are those of a step towards a minimum, not of refits."""
+    facts = damping_of(influence)
+    if facts.stationary:
+        return
+    warnings.warn(
+        "the model is not at a minimum of its objective on the rows that it was wrapped with "
+        f"(‖∇J‖ is {facts.relative_gradient_norm:.1e} of the per-example gradients' size): effects "
+        "are those of a step towards one, and refits may differ. Wrap it with the rows, labels and "
+        "weight decay that it was trained with, without sample_weight, or train it longer",
+        TrustmlWarning,
+        stacklevel=stacklevel + 1,
+    )
