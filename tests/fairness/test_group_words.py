@@ -84,6 +84,13 @@ def test_worst_reads_each_metric_in_its_own_direction():
     assert worst["base_rate"].group == "abc"[int(np.argmax(apart))]
     readings = [worst[name].reading for name in NAMES]
     assert readings == ["lowest", "lowest", "highest", "lowest"]
+    # Whose harm: a false positive is one where the decision is a burden alone.
+    assert "burden" in worst["false_positive_rate"].harm
+    assert "wrongly decided negative" in worst["true_positive_rate"].harm
+    assert worst["accuracy"].harm == "is predicted worse"
+    other = g.worst({"false_positive_rate": True})["false_positive_rate"]
+    assert other.group != "c"
+    assert other.harm == ""
     assert worst["selection_rate"].value == g.by_group["selection_rate"].min()
     assert worst["selection_rate"].overall == g.overall["selection_rate"]
     assert g.worst({"selection_rate": False})["selection_rate"].group == "c"

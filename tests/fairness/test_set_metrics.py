@@ -58,6 +58,12 @@ def test_everything_of_group_metrics_is_there():
     low, high = g.ci()["set_size"]
     assert 0 < low < g.signed_difference()["set_size"]["f"] < high
     assert g.worst()["coverage"].group == "m"
+    assert g.worst()["singleton"].reading == "lowest"
+    assert g.worst()["singleton"].value == np.min(g.by_group["singleton"])
+    assert g.worst()["empty"].reading == "highest"
+    same = prediction_set_metrics(y, np.ones((len(y), 3), bool), sensitive_features=words)
+    assert same.worst()["empty"].group is None  # none differs
+    assert same.worst()["empty"].value == 0
     assert g.worst()["set_size"].group == "f"
     assert len(repr(g).splitlines()) == 1 + 1 + 2 + 3
 

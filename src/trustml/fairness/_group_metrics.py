@@ -130,8 +130,11 @@ class GroupMetrics(Result):
     def worst(self, higher_is_better: Mapping[str, bool] | None = None) -> dict[str, Worst]:
         """Return the group that fares worst by each metric.
 
-        Rates and scores are read as what is good for the people decided on: a low selection rate
-        is worse than a high one, a high false positive rate worse than a low one.
+        A positive decision is read as a favour, and an error as a harm to whom it is made on: the
+        worst group is the one with the lowest selection or true positive rate, or the highest
+        false positive rate. The last of these is a harm where a positive decision is a burden (an
+        arrest) and none where it is a favour (a loan): ``harm`` says what was taken for whose
+        harm, and ``higher_is_better={"false_positive_rate": True}`` reads it the other way.
 
         Parameters
         ----------
@@ -144,7 +147,8 @@ class GroupMetrics(Result):
         -------
         dict of str to Worst
             ``worst()["accuracy"].group`` is a group, beside its ``value``, that ``overall``, and
-            the ``reading`` that made it the worst. A ``ValueError`` says which name is no metric.
+            the ``reading`` and ``harm`` that made it the worst; None where groups do not differ.
+            A ``ValueError`` says which name is no metric.
         """
         by_group, overall = np.asarray(self.by_group), np.asarray(self.overall)
         return worst_groups(self.metrics, self.groups, by_group, overall, higher_is_better)
@@ -223,7 +227,10 @@ class GroupMetrics(Result):
             ends = [contrast_interval(sample, m, of, reference, level, seed) for m in names]  # type: ignore[misc]
         array = np.array(ends)
         _warn_if_unknown(known & np.isnan(array).any(-1), names)
-        return NamedArray(array, ("low", "high"), names) if array.ndim == 2 else array
+        if array.ndim == 2:
+            return NamedArray(array, ("low", "high"), names)
+        rows = self.groups if of == "by_group" else self._others
+        return NamedArray(array, ("low", "high"), rows, middle=names)
 
     @property
     def _others(self) -> tuple[Any, ...]:
