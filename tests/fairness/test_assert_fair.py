@@ -238,5 +238,11 @@ def test_bad_arguments_are_named():
         assert_fair(y, p, sensitive_features=s, on_undecided="ignore")
     with pytest.raises(TypeError, match="sensitive_features"):
         assert_fair(y, p)
+    three, score = np.tile([0, 1, 2], 20), np.full((60, 3), 1 / 3)
+    for criterion in ("equalized_odds", "demographic_parity", "predictive_parity", "loss_parity"):
+        with pytest.raises(ValueError, match=r"more than two .*pass pos_label="):
+            fairness_verdict(
+                three, three, sensitive_features=s, criterion=criterion, y_score=score
+            )  # fmt: skip
     with pytest.raises(ValueError, match="one group only"):
         fairness_verdict(y, p, sensitive_features=np.zeros(60))

@@ -227,6 +227,13 @@ training_rows, random_state
             wanted = {"loss": "log_loss"} if criterion == "loss_parity" else list(names)
             chosen = {"metrics": wanted, "y_score": y_score, "pos_label": pos_label}
             g = group_metrics(y_true, y_pred, **chosen, **common)
+        if g.metrics != names:
+            raise ValueError(
+                f"criterion={criterion!r} compares one label with the rest, and there are more than "
+                f"two (it would be {', '.join(g.metrics[:5])}); pass pos_label= to say which is the "
+                "favourable one"
+                + (" and its column of y_score, or (model, X, y)" if y_score is not None else "")
+            )
         smallest = minimum_detectable_gap(g, level=1 - alpha, random_state=random_state)
         both = _both(y_true, y_pred, sensitive_features, pos_label)
     if criterion == "worst_group":
