@@ -3,13 +3,15 @@
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import nn
 
 from trustml.fairness import FairInfluence
@@ -152,13 +154,56 @@ def test_regression_reaches_the_target_and_the_refit_agrees():
     np.testing.assert_allclose(reached.prediction.gap[3], reached.path[-1, 0], rtol=1e-6)
 
 
-def test_what_cannot_be_refitted_with_weights_says_so():
-    fair = FairInfluence(pipeline()).fit(X[V], Y[V], sensitive_features=SEX[V])
-    weights = np.full(300, 0.9)
-    with pytest.raises(TypeError, match="sample_weight"):
+def test_a_pipeline_of_strings_is_refitted_with_weights_and_its_transformers_stay():
+    frame = pd.DataFrame({"income": X[:, 0], "job": np.where(X[:, 1] > 0, "clerk", "cook")})
+    words = np.where(Y == 1, "yes", "no")
+    encode = make_column_transformer((StandardScaler(), ["income"]), (OneHotEncoder(), ["job"]))
+    end = LogisticRegression(tol=1e-10, max_iter=3000, class_weight="balanced")
+    estimator = make_pipeline(encode, end).fit(frame[T], words[T])
+    model = wrap(estimator, train=(frame[T], words[T]))
+    fair = FairInfluence(model).fit(frame[V], words[V], sensitive_features=SEX[V])
+    reached = fair.reach(0.7 * fair.gap_, tolerance=1e-3, steps=2, refit=True)
+    assert reached.hit
+    assert ((reached.weights > 0) & (reached.weights < 1)).any()
+    assert reached.prediction.gap[3] == pytest.approx(reached.path[-1, 1], abs=1e-5)
+    fair.reweigh(reduction=0.05, loss_budget=1.0, refit=True)
+    assert np.isfinite(fair.prediction_.gap).all()
+
+
+def test_what_cannot_be_refitted_is_refused_before_the_work(monkeypatch):
+    fair = FairInfluence(trained(mlp(), torch.float64)).fit(X[V], Y[V], sensitive_features=SEX[V])
+
+    def work(*args, **kwargs):
+        pytest.fail("worked before it looked")
+
+    for name in ("Walk", "solved", "search", "predict"):
+        monkeypatch.setattr(f"trustml.fairness._fair_influence.{name}", work)
+    for call in (
+        lambda: fair.reach(refit=True),
+        lambda: fair.reweigh(0.1, refit=True),
+        lambda: fair.predict_gap(np.full(300, 0.9), refit=True),
+    ):
+        with pytest.raises(TypeError, match="whose fit takes sample_weight, got Sequential"):
+            call()
+    for call in (
+        lambda: fair.mitigate(refit=True),
+        lambda: fair.predict_gap(np.arange(300) > 4, refit=True),
+    ):
+        with pytest.raises(TypeError, match="pass train_fn="):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.zeros(300), "all weights are 0"),
+        (Y[T], r"no training row of the classes \[0\]"),
+        (0.5 * Y[T], r"no training row of the classes \[0\]"),
+    ],
+)
+def test_a_refit_needs_rows_of_every_class(fair, weights, message):
+    with pytest.raises(ValueError, match=message):
         fair.predict_gap(weights, refit=True)
-    weights[:] = np.arange(300) > 4
-    assert np.isfinite(fair.predict_gap(weights, refit=True).gap).all()  # rows can be left out
 
 
 BAD = {

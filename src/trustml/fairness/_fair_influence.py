@@ -16,6 +16,7 @@ from trustml.fairness._mitigation import search
 from trustml.fairness._prediction import GapPrediction, predict, warn_if_not_linear
 from trustml.fairness._question import Question
 from trustml.fairness._reach import Reached, Walk, warn_if_missed
+from trustml.fairness._refitting import require_refit
 from trustml.fairness._reweigh import Program, allowed_loss, solved, wanted_gap
 from trustml.fairness._row_effects import effects_of, fitted, warn_if_not_at_minimum
 from trustml.influence import InfluenceFunctions
@@ -179,13 +180,10 @@ class FairInfluence(BaseEstimator):
             raise ValueError(f"accuracy_budget must be at least 0, got {accuracy_budget!r}")
         if self.loss_effects_ is None:
             raise ValueError("mitigate watches the accuracy, which needs labels: pass y_val to fit")
-        mitigated, self.mitigation_ = search(
-            self.influence_,
-            self._validation,
-            self.row_effects_,
-            self.cell_effects_,
-            accuracy_budget,
-        )
+        if refit:
+            require_refit(self.model_, np.ones(len(self.row_effects_)))
+        parts = (self.row_effects_, self.cell_effects_, accuracy_budget)
+        mitigated, self.mitigation_ = search(self.influence_, self._validation, *parts)
         left = np.ones(len(self.row_effects_))
         left[self.mitigation_.removed] = 0.0
         self.prediction_ = self.predict_gap(left, refit=refit)
@@ -227,8 +225,8 @@ class FairInfluence(BaseEstimator):
         upper : float
             The largest weight; beyond 1, helpful rows may count more.
         refit : bool
-            Whether to train with the weights, for ``prediction_``; an estimator must take
-            ``sample_weight``.
+            Whether to train with the weights, for ``prediction_``; an estimator, or the last step
+            of a pipeline, must take ``sample_weight``.
 
         Returns
         -------
@@ -245,7 +243,7 @@ class FairInfluence(BaseEstimator):
         ----------
         Li and Liu (2022), arXiv:2202.00787, equation 9.
         """
-        self._check_fitted()
+        self._check_fitted(refit)
         check_choice(method, "method", _METHODS)
         if upper < 1 or not np.isfinite(upper):
             raise ValueError(f"upper must be a finite number of at least 1, got {upper!r}")
@@ -287,8 +285,8 @@ class FairInfluence(BaseEstimator):
         weights : array-like of shape (n_train,)
             At least 0; 0 leaves a row out.
         refit : bool
-            Whether to train with the weights, too: with fractions, the estimator's ``fit`` must
-            take ``sample_weight``.
+            Whether to train with the weights, too: with fractions, the estimator's ``fit`` (the
+            last step's of a pipeline, whose transformers stay) must take ``sample_weight``.
 
         Returns
         -------
@@ -298,7 +296,8 @@ class FairInfluence(BaseEstimator):
         Raises
         ------
         ValueError
-            If there is not one finite weight of at least 0 a training row.
+            If there is not one finite weight of at least 0 a training row, or a refit would have
+            no row, or none of a class.
         """
         self._check_fitted()
         w = to_numpy(weights).astype(np.float64)
@@ -308,6 +307,8 @@ class FairInfluence(BaseEstimator):
                 f"weights must be {n} finite numbers of at least 0, one a training row, got shape "
                 f"{w.shape}, smallest {w.min(initial=np.inf):.3g}"
             )
+        if refit:
+            require_refit(self.model_, w)
         parts = (self.cell_effects_, self.loss_effects_, w, self.residual_)
         return predict(self.influence_, self._validation, *parts, refit=refit)
 
@@ -353,7 +354,7 @@ class FairInfluence(BaseEstimator):
         Reached
             A warning says if the target is missed.
         """
-        self._check_fitted()
+        self._check_fitted(refit)
         check_choice(method, "method", _METHODS)
         check_positive_int(steps, "steps")
         walk = Walk(
@@ -389,8 +390,10 @@ class FairInfluence(BaseEstimator):
         changes: np.ndarray = gap(self._values[:, None] + effects) - self.gap_
         return changes
 
-    def _check_fitted(self) -> None:
+    def _check_fitted(self, weighted_refit: bool = False) -> None:
         if not hasattr(self, "row_effects_"):
             raise NotFittedError(
                 "FairInfluence is not fitted yet: call fit(X_val, y_val, sensitive_features=...)"
             )
+        if weighted_refit:  # before the work
+            require_refit(self.model_)

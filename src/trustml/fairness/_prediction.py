@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from trustml.core.results import Result
-from trustml.core.validation import to_numpy
+from trustml.fairness._refitting import refitted
 from trustml.fairness._row_effects import damping_of
 from trustml.fairness._validation import Validation
 from trustml.fairness._weighted import newton
 from trustml.influence import InfluenceFunctions
-from trustml.model import Model, wrap
-from trustml.model.linear import class_weights
 from trustml.warnings import TrustmlWarning
 
 STAGES = ("before", "predicted", "newton", "refitted")
@@ -174,45 +171,3 @@ def warn_if_not_linear(prediction: GapPrediction, stacklevel: int = 3) -> None:
         TrustmlWarning,
         stacklevel=stacklevel + 1,
     )
-
-
-def refitted(model: Model, weights: np.ndarray) -> Model:
-    """Return the model trained anew with weights of its training rows.
-
-    Parameters
-    ----------
-    model : Model
-        With training data.
-    weights : numpy.ndarray of shape (n,)
-        At least 0.
-
-    Returns
-    -------
-    Model
-
-    Raises
-    ------
-    TypeError
-        If the weights are fractions and the estimator's ``fit`` takes no ``sample_weight``.
-    """
-    from sklearn.base import clone
-    from sklearn.pipeline import Pipeline
-    from sklearn.utils.validation import has_fit_parameter
-
-    if np.isin(weights, (0.0, 1.0)).all():
-        return model.retrain(np.flatnonzero(weights))
-    estimator, data = model.estimator, model.train
-    plain = hasattr(estimator, "fit") and not isinstance(estimator, (torch.nn.Module, Pipeline))
-    if data is None or not plain or not has_fit_parameter(estimator, "sample_weight"):
-        raise TypeError(
-            f"refit=True needs a scikit-learn estimator whose fit takes sample_weight, got "
-            f"{type(estimator).__name__}; train with the weights yourself, and measure that model"
-        )
-    X, y = to_numpy(data.inputs), to_numpy(data.targets)
-    if model.classes_ is not None:
-        y = model.classes_[y.astype(int).reshape(-1)]
-    fresh = clone(estimator)
-    fixed = class_weights(estimator, y)
-    if fixed is not None:  # "balanced" as it was: weights must not move it
-        fresh.set_params(class_weight=fixed)
-    return wrap(fresh.fit(X, y, sample_weight=weights), train=(X, y))
