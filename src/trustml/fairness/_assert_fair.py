@@ -229,9 +229,9 @@ training_rows, random_state
             g = group_metrics(y_true, y_pred, **chosen, **common)
         if g.metrics != names:
             raise ValueError(
-                f"criterion={criterion!r} compares one label with the rest, and there are more than "
-                f"two (it would be {', '.join(g.metrics[:5])}); pass pos_label= to say which is the "
-                "favourable one"
+                f"criterion={criterion!r} compares one label with the rest, and there are more "
+                f"than two (it would be {', '.join(g.metrics[:5])}); pass pos_label= to say which "
+                "is the favourable one"
                 + (" and its column of y_score, or (model, X, y)" if y_score is not None else "")
             )
         smallest = minimum_detectable_gap(g, level=1 - alpha, random_state=random_state)

@@ -6,8 +6,10 @@ All intervals come from ``trustml.evidence``; this module only says of what.
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -19,8 +21,9 @@ from trustml.fairness._limits import limits
 from trustml.fairness._of_rows import OfRows as OfRows
 from trustml.fairness._of_rows import RowMetric as RowMetric
 from trustml.fairness._row_metrics import mean_error
-from trustml.fairness._score_intervals import of_contrasts, of_metric
+from trustml.fairness._score_intervals import LEAST_ROWS, of_contrasts, of_metric
 from trustml.fairness._simultaneous import pairwise_level
+from trustml.warnings import SmallGroupWarning
 
 _UNKNOWN = (math.nan, math.nan)
 
@@ -54,6 +57,15 @@ class Sample:
             return float(k / n) if n else math.nan
         return float(self.others[name](self.rows(group)))
 
+    def values(self, name: str) -> np.ndarray:
+        """Return a metric in every group, (n_groups,)."""
+        if name not in self.rates:
+            return np.array([self.value(name, group) for group in range(self.n_groups)])
+        hits, trials = self.tally(name)  # once for all groups
+        found = np.full(self.n_groups, np.nan)
+        np.divide(hits, trials, out=found, where=trials > 0)
+        return found
+
     def signed(self, name: str) -> bool:
         """Whether a metric may be negative, so that a ratio of it says nothing."""
         if name in self.rates:
@@ -61,11 +73,61 @@ class Sample:
         metric = self.others[name]
         if isinstance(metric, OfRows) and metric.metric is mean_error:
             return True
-        return any(self.value(name, group) < 0 for group in (None, *range(self.n_groups)))
+        return self.value(name) < 0 or bool((self.values(name) < 0).any())
 
     def rows(self, group: int | None = None) -> np.ndarray:
         """Row indices of a group, or all of them."""
         return np.arange(len(self.codes)) if group is None else np.flatnonzero(self.codes == group)
+
+
+def intervals(
+    sample: Sample,
+    names: tuple[str, ...],
+    of: str,
+    reference: int,
+    level: float,
+    random_state: RandomState,
+) -> np.ndarray:
+    """Return what ``GroupMetrics.ci`` returns, (m, 2) or (groups, m, 2)."""
+    rest = level, random_state
+    if of == "by_group":
+        groups = range(sample.n_groups)
+        return np.array([[value_interval(sample, m, g, *rest) for m in names] for g in groups])
+    if of == "signed_difference":
+        each = [signed_intervals(sample, m, reference, *rest) for m in names]
+        return np.swapaxes(np.array(each), 0, 1)
+    if of == "overall":
+        return np.array([value_interval(sample, m, None, *rest) for m in names])
+    return np.array([contrast_interval(sample, m, of, reference, *rest) for m in names])
+
+
+def warn_if_undefined(values: np.ndarray, names: tuple[str, ...], labels: tuple[Any, ...]) -> None:
+    """Warn of metrics (k, m) that some group does not have."""
+    missing = {
+        name: [str(labels[g]) for g in np.flatnonzero(np.isnan(values[:, j]))]
+        for j, name in enumerate(names)
+        if np.isnan(values[:, j]).any()
+    }
+    if missing:
+        warnings.warn(
+            f"metrics are undefined in groups that have no row that counts: {missing}; these "
+            "groups are left out of differences and ratios",
+            SmallGroupWarning,
+            stacklevel=4,
+        )
+
+
+def warn_if_unknown(values: np.ndarray, ends: np.ndarray, names: tuple[str, ...]) -> None:
+    """Warn of metrics (..., m) that have a value and no interval (..., m, 2)."""
+    missing = (np.isfinite(values) & np.isnan(ends).any(-1)).reshape(-1, len(names)).any(0)
+    listed = [name for name, gone in zip(names, missing.tolist(), strict=True) if gone]
+    if listed:
+        warnings.warn(
+            f"{listed} have no interval (NaN): some group has fewer than {LEAST_ROWS} rows, or its "
+            "rows are all alike, and a bootstrap cannot tell what they have not shown",
+            SmallGroupWarning,
+            stacklevel=3,
+        )
 
 
 def value_interval(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,22 +12,15 @@ import numpy as np
 from trustml.core.random import RandomState, numpy_generator
 from trustml.core.results import Result
 from trustml.core.validation import check_aligned, check_choice
-from trustml.fairness._confidence import (
-    Sample,
-    contrast_interval,
-    signed_intervals,
-    value_interval,
-)
+from trustml.fairness._confidence import Sample, intervals, warn_if_undefined, warn_if_unknown
 from trustml.fairness._groups import Groups, as_groups
 from trustml.fairness._in_words import contrast, parity_in_words
 from trustml.fairness._metric_names import METRIC_NAMES, Chosen, choose
 from trustml.fairness._named_array import NamedArray
 from trustml.fairness._rates import Decisions, as_decisions
 from trustml.fairness._row_metrics import as_score
-from trustml.fairness._score_intervals import LEAST_ROWS
 from trustml.fairness._worst import Worst, worst_groups
 from trustml.fairness.metrics import largest_difference, smallest_ratio
-from trustml.warnings import SmallGroupWarning
 
 __all__ = ["METRIC_NAMES", "GroupMetrics", "assemble", "group_metrics"]
 
@@ -209,28 +201,19 @@ class GroupMetrics(Result):
         statistic, part 2.
         """
         check_choice(of, "of", _CONTRASTS)
-        sample, seed, reference = self._sample, self._seed, self._reference
-        groups, names = range(len(self.groups)), self.metrics
-        if of == "by_group":
-            known = np.isfinite(np.asarray(self.by_group))
-            ends = [[value_interval(sample, m, g, level, seed) for m in names] for g in groups]
-        elif of == "signed_difference":
-            known = np.isfinite(np.asarray(self.signed_difference()))
-            columns = [signed_intervals(sample, m, reference, level, seed) for m in names]
-            ends = [list(row) for row in zip(*columns, strict=True)]
-        elif of == "overall":
-            known = np.isfinite(np.asarray(self.overall))
-            ends = [value_interval(sample, m, None, level, seed) for m in names]  # type: ignore[misc]
-        else:
-            gap = self.difference() if of == "difference" else self.ratio()
-            known = np.isfinite(np.asarray(gap))
-            ends = [contrast_interval(sample, m, of, reference, level, seed) for m in names]  # type: ignore[misc]
-        array = np.array(ends)
-        _warn_if_unknown(known & np.isnan(array).any(-1), names)
+        known = {
+            "difference": self.difference,
+            "ratio": self.ratio,
+            "by_group": lambda: self.by_group,
+            "overall": lambda: self.overall,
+            "signed_difference": self.signed_difference,
+        }
+        array = intervals(self._sample, self.metrics, of, self._reference, level, self._seed)
+        warn_if_unknown(np.asarray(known[of]()), array, self.metrics)
         if array.ndim == 2:
-            return NamedArray(array, ("low", "high"), names)
+            return NamedArray(array, ("low", "high"), self.metrics)
         rows = self.groups if of == "by_group" else self._others
-        return NamedArray(array, ("low", "high"), rows, middle=names)
+        return NamedArray(array, ("low", "high"), rows, middle=self.metrics)
 
     @property
     def _others(self) -> tuple[Any, ...]:
@@ -262,12 +245,19 @@ class GroupMetrics(Result):
 
     def _columns(self) -> dict[str, Any]:
         several = len(self.sensitive_names) > 1
-        labels = {
-            name: np.array([g[j] if several else g for g in self.groups], dtype=object)
-            for j, name in enumerate(self.sensitive_names)
-        }
-        columns = np.asarray(self.by_group).T
-        return labels | {"count": self.counts} | dict(zip(self.metrics, columns, strict=True))
+        labels = [
+            np.array([g[j] if several else g for g in self.groups], dtype=object)
+            for j in range(len(self.sensitive_names))
+        ]
+        columns = [*labels, self.counts, *np.asarray(self.by_group).T]
+        return dict(zip(self._headings(), columns, strict=True))
+
+    def _headings(self) -> list[str]:
+        """Return the names of the table's columns; a name that comes twice says what it is of."""
+        own = [f"{name} (metric)" if name == "count" else name for name in self.metrics]
+        taken = {"count", *own}
+        groups = [f"{name} (group)" if name in taken else name for name in self.sensitive_names]
+        return [*groups, "count", *own]
 
     def _parity(self) -> tuple[str, ...]:
         groups = Groups(self._sample.codes, self.groups, self.sensitive_names)
@@ -282,13 +272,13 @@ class GroupMetrics(Result):
     def _shown(self) -> dict[str, Any]:
         """Add the rows that one looks for below those of the groups."""
         below = {"overall": self.overall, "difference": self.difference(), "ratio": self.ratio()}
-        columns = self._columns()
-        for name in self.sensitive_names:
-            blank = list(below) if name == self.sensitive_names[0] else [""] * len(below)
+        columns, headings = self._columns(), self._headings()
+        for j, name in enumerate(headings[: len(self.sensitive_names)]):
+            blank = [""] * len(below) if j else list(below)
             columns[name] = np.array([*map(str, columns[name]), *blank])
         counts = [*map(str, self.counts), str(self.counts.sum()), "", ""]
         columns["count"] = np.array([c.rjust(max(map(len, counts))) for c in counts])
-        for j, name in enumerate(self.metrics):
+        for j, name in enumerate(headings[len(self.sensitive_names) + 1 :]):
             columns[name] = np.array([*columns[name], *(float(v[j]) for v in below.values())])
         return columns
 
@@ -386,9 +376,9 @@ def assemble(
     """Compute the chosen metrics in every group, and warn of what is small or undefined."""
     sample = Sample(groups.codes, len(groups.labels), chosen.rates, chosen.others)
     names = chosen.names
-    by_group = np.stack([_in_each_group(sample, name) for name in names], axis=1)
+    by_group = np.stack([sample.values(name) for name in names], axis=1)
     groups.warn_if_small(stacklevel=3)
-    _warn_if_undefined(by_group, names, groups.labels)
+    warn_if_undefined(by_group, names, groups.labels)
     return GroupMetrics(
         metrics=names,
         groups=groups.labels,
@@ -402,39 +392,3 @@ def assemble(
         _reference=0 if privileged is None else groups.index(privileged),
         _decisions=decisions,
     )
-
-
-def _in_each_group(sample: Sample, name: str) -> np.ndarray:
-    if name not in sample.rates:
-        return np.array([sample.value(name, g) for g in range(sample.n_groups)])
-    hits, trials = sample.tally(name)  # once for all groups
-    values = np.full(sample.n_groups, np.nan)
-    np.divide(hits, trials, out=values, where=trials > 0)
-    return values
-
-
-def _warn_if_unknown(missing: np.ndarray, names: tuple[str, ...]) -> None:
-    columns = missing.reshape(-1, len(names))
-    listed = [name for name, gone in zip(names, columns.T, strict=True) if gone.any()]
-    if listed:
-        warnings.warn(
-            f"{listed} have no interval (NaN): some group has fewer than {LEAST_ROWS} rows, or its "
-            "rows are all alike, and a bootstrap cannot tell what they have not shown",
-            SmallGroupWarning,
-            stacklevel=3,
-        )
-
-
-def _warn_if_undefined(values: np.ndarray, names: tuple[str, ...], labels: tuple[Any, ...]) -> None:
-    missing = {
-        name: [str(labels[g]) for g in np.flatnonzero(np.isnan(values[:, j]))]
-        for j, name in enumerate(names)
-        if np.isnan(values[:, j]).any()
-    }
-    if missing:
-        warnings.warn(
-            f"metrics are undefined in groups that have no row that counts: {missing}; these "
-            "groups are left out of differences and ratios",
-            SmallGroupWarning,
-            stacklevel=4,
-        )
