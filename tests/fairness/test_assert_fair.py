@@ -127,6 +127,26 @@ def test_errors_and_warnings_carry_the_verdict():
     assert found.verdict == "not enough data"
 
 
+def test_what_leaves_it_open_is_said_with_its_own_numbers():
+    """The least certain rate need not be the one with the largest gap."""
+    s = np.repeat(["a", "b"], [600, 600])
+    y = np.tile(np.repeat([0, 1], [560, 40]), 2)  # few positives: an uncertain rate
+    p = y.copy()
+    p[np.r_[0:56, 600:605]] = 1  # false positive rates .1 and .01
+    p[np.r_[560:562]] = 0  # true positive rates .95 and 1
+    found = fairness_verdict(y, p, sensitive_features=s, bound=0.12)
+    assert found.verdict == "not enough data"
+    assert found.metric == "true_positive_rate"
+    assert found.gap == pytest.approx(51 / 560)
+    row = np.flatnonzero(found.gaps["metric"] == found.metric)[0]
+    own = " ".join(f"{found.gaps[name][row]:.3g}" for name in ("gap", "low", "high"))
+    said = found.message.partition("left open by true positive rate of b above that of a (")[2]
+    assert said.partition(")")[0].replace(", between", "").replace(" and", "") == own
+    worst = fairness_verdict(y, p, sensitive_features=s, criterion="worst_group")
+    assert list(worst.gaps) == ["metric", "group", "error", "low", "high"]
+    np.testing.assert_allclose(worst.gaps["error"], [58 / 600, 5 / 600])
+
+
 def few_bound(y, p, s):
     return fairness_verdict(y, p, sensitive_features=s).gap
 

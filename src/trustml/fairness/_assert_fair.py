@@ -270,7 +270,7 @@ training_rows, random_state
         if criterion == "worst_group"
         else float(np.max(np.asarray(smallest))),
         both=both,
-        gaps=_table(found, g.groups),
+        gaps=_table(found, g.groups, criterion),
         training_rows=rows,
         training_effects=effects,
     )
@@ -323,13 +323,22 @@ def _pair(decisive: Gap, g: GroupMetrics, criterion: str) -> tuple[Any, Any]:
     return g.groups[decisive.higher], g.groups[int(np.nanargmin(np.asarray(g.by_group)[:, 0]))]
 
 
-def _table(found: list[Gap], groups: tuple[Any, ...]) -> dict[str, np.ndarray]:
+def _table(found: list[Gap], groups: tuple[Any, ...], criterion: str) -> dict[str, np.ndarray]:
     def of(name: str) -> np.ndarray:
         values = [getattr(gap, name) for gap in found]
         if name in ("higher", "lower"):
             values = [str(groups[i]) for i in values]
         return np.array(values)
 
+    if criterion == "worst_group":  # levels of single groups
+        named = {
+            "metric": "metric",
+            "group": "higher",
+            "error": "gap",
+            "low": "low",
+            "high": "high",
+        }
+        return {name: of(field) for name, field in named.items()}
     return {name: of(name) for name in ("metric", "higher", "lower", "gap", "low", "high")}
 
 

@@ -47,7 +47,8 @@ class FairnessVerdict(Result):
         Measured gaps for "demographic_parity" and "equalized_odds", whatever was judged: they
         can pull apart. Empty where the decisions are not binary.
     gaps : dict of str to numpy.ndarray
-        Columns "metric", "higher", "lower", "gap", "low", "high", a row for each metric and pair.
+        Columns "metric", "higher", "lower", "gap", "low", "high", a row for each metric and pair;
+        for "worst_group" "metric", "group", "error", "low", "high", a row for each group.
     training_rows : numpy.ndarray of int, or None
         Positions of the training rows that widen the gap most; None without model, training data
         or gradients, and where the test passed.
@@ -89,9 +90,10 @@ class FairnessVerdict(Result):
             else f"{metric} of {first} above that of {second}"
         )
         what = "error" if self.criterion == "worst_group" else "gap"
+        deciding = "left open" if self.verdict == "not enough data" else "decided"
         measured = (
             f"{name}: {what} {self.gap:.3g}, between {low:.3g} and {high:.3g} (each with error at "
-            f"most {self.alpha:g}), allowed {self.bound:g}; decided by {who}"
+            f"most {self.alpha:g}), allowed {self.bound:g}; {deciding} by {who}{self._own()}"
         )
         lines = [f"{self.verdict.upper()}: {measured}."]
         if self.verdict == "not enough data":
@@ -101,7 +103,7 @@ class FairnessVerdict(Result):
                 if n == self.counts.min()
             }
             smallest = f"smallest group: {small}"
-            unseen = np.flatnonzero(np.isnan(self.gaps["gap"]))
+            unseen = np.flatnonzero(np.isnan(self._measured))
             if len(unseen):
                 metrics = sorted({str(self.gaps["metric"][i]) for i in unseen})
                 lines.append(f"Some group has no row that counts for {', '.join(metrics)}.")
@@ -116,6 +118,22 @@ class FairnessVerdict(Result):
             shown = ", ".join(map(str, self.training_rows[:20]))
             lines.append(f"Training rows that widen the gap most: {shown}.")
         return "\n".join(lines)
+
+    @property
+    def _measured(self) -> np.ndarray:
+        return self.gaps["error" if self.criterion == "worst_group" else "gap"]
+
+    def _own(self) -> str:
+        """Say the numbers of what decided, where it is not what has the largest gap."""
+        places = {"group": self.pair[0], "higher": self.pair[0], "lower": self.pair[1]}
+        rows = self.gaps["metric"] == self.metric
+        for name in places.keys() & self.gaps.keys():
+            rows = rows & (self.gaps[name] == str(places[name]))
+        row = int(np.flatnonzero(rows)[0])
+        value, low, high = (c[row] for c in (self._measured, self.gaps["low"], self.gaps["high"]))
+        if value == self.gap:
+            return ""
+        return f" ({value:.3g}, between {low:.3g} and {high:.3g})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain numbers, strings and lists, for JSON.

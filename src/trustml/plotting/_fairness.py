@@ -113,16 +113,19 @@ def frontier(
 
 @plot.register(FairnessVerdict)
 def _(result: FairnessVerdict, ax: Axes | None = None) -> Axes:
-    columns = result.gaps
+    columns, levels = result.gaps, result.criterion == "worst_group"
     names = [
-        f"{metric.replace('_', ' ')}: {higher}" + (f" above {lower}" if higher != lower else "")
-        for metric, higher, lower in zip(
-            columns["metric"], columns["higher"], columns["lower"], strict=True
+        f"{metric.replace('_', ' ')}: {group if levels else f'{group} above {lower}'}"
+        for metric, group, lower in zip(
+            columns["metric"],
+            columns["group" if levels else "higher"],
+            columns["group" if levels else "lower"],
+            strict=True,
         )
     ]
     ends = (np.where(np.isfinite(columns[end]), columns[end], np.nan) for end in ("low", "high"))
-    x = f"{'error rate' if result.criterion == 'worst_group' else 'gap'}: {result.verdict}"
-    ax = intervals(names, columns["gap"], *ends, x=x, ax=ax)
+    x = f"{'error rate' if levels else 'gap'}: {result.verdict}"
+    ax = intervals(names, columns["error" if levels else "gap"], *ends, x=x, ax=ax)
     ax.axvline(result.bound, color=RED, linewidth=1.4, linestyle=(0, (4, 3)), label="allowed")
     legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return ax
