@@ -362,10 +362,11 @@ def test_small_groups_are_said(setting):
     positives = np.where(three == "rare", 0, y)
     with (
         pytest.warns(SmallGroupWarning, match="fewer than 20 rows"),
-        pytest.warns(SmallGroupWarning, match="no validation rows with the positive label"),
+        pytest.warns(SmallGroupWarning, match="no rows with the positive label") as caught,
     ):
         fair = FairInfluence(model, "equal_opportunity").fit(X, positives, sensitive_features=three)
     assert ("positive", "rare") not in fair.cell_means_
+    assert {warning.filename for warning in caught} == {__file__}
 
 
 BAD = {

@@ -1,6 +1,7 @@
 """Weights and steps for networks, last layers, pipelines, regression; bad input."""
 
 import copy
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -260,6 +261,30 @@ def test_a_criterion_must_be_differentiable_and_a_number(fair):
     }
     for message, criterion in wrong.items():
         with pytest.raises(ValueError, match=message):
+            FairInfluence(fair.model_, criterion).fit(X[V], Y[V], sensitive_features=SEX[V])
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        lambda s, y, g: (s * y).mean(),
+        lambda s, y, g: s @ y.double(),
+        lambda s, y, g: s[y == 1].mean(),
+    ],
+)
+def test_a_criterion_that_looks_at_labels_asks_for_them(fair, criterion):
+    with pytest.raises(ValueError, match="pass y_val to fit"):
+        FairInfluence(fair.model_, criterion).fit(X[V], sensitive_features=SEX[V])
+
+
+@pytest.mark.parametrize("number", [float, torch.Tensor.item])
+def test_a_criterion_without_gradients_is_refused_without_torchs_own_words(fair, number):
+    def criterion(s, y, g):
+        return torch.tensor(number(s[g == 1].mean() - s[g == 0].mean()))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="differentiable in the scores"):
             FairInfluence(fair.model_, criterion).fit(X[V], Y[V], sensitive_features=SEX[V])
 
 

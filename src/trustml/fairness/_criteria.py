@@ -170,19 +170,33 @@ def custom(function: Criterion, groups: Groups, y: Tensor | None, probe: Tensor)
     """
     made = Custom(function, y, torch.as_tensor(groups.codes), np.zeros(1), (), False)
     scores = probe.detach().double().cpu().requires_grad_()
-    with torch.enable_grad():
-        value = made.of(scores)
+    unlabelled = "" if y is not None else "; its y is None: pass y_val to fit if it looks at labels"
+    value = _tried(made, scores, unlabelled)
     if not value.requires_grad:
         raise ValueError(
             "criterion must be differentiable in the scores: use torch functions, and neither "
             "thresholds nor .item() nor numpy"
         )
     if not bool(value.isfinite().all()):
-        raise ValueError(f"criterion gave {value.detach().tolist()} on the validation rows")
+        given = value.detach().tolist()
+        raise ValueError(f"criterion gave {given} on the validation rows{unlabelled}")
     k = len(value)
     labels = groups.labels if k == len(groups.labels) else tuple(range(k))
     names = (("custom", "gap"),) if k == 1 else tuple(("custom", label) for label in labels)
     return replace(made, condition=np.zeros(k, dtype=int), names=names, reference=k == 1)
+
+
+def _tried(made: Custom, scores: Tensor, unlabelled: str) -> Tensor:
+    """Return what the criterion gives; where it fails for want of labels, say so."""
+    with torch.enable_grad(), warnings.catch_warnings():
+        # Where .item() or float() cuts the graph, the caller's error says it better than torch.
+        warnings.filterwarnings("ignore", "Converting a tensor with requires_grad", UserWarning)
+        try:
+            return made.of(scores)
+        except (TypeError, AttributeError) as error:
+            if not unlabelled:
+                raise
+            raise ValueError(f"criterion failed ({error}){unlabelled}") from error
 
 
 def cells_of(criterion: str, groups: Groups, positive: np.ndarray | None) -> Cells:
@@ -224,15 +238,15 @@ def cells_of(criterion: str, groups: Groups, positive: np.ndarray | None) -> Cel
         if filled < 2:
             raise ValueError(
                 f"{criterion} compares groups on rows with the {label} label, but only {filled} of "
-                f"{len(groups.labels)} groups have any; use more validation rows, or stratify the "
+                f"{len(groups.labels)} groups have any; use more rows, or stratify the "
                 "split by label and group"
             )
         if empty:
             warnings.warn(
-                f"the groups {empty} have no validation rows with the {label} label; {criterion} "
+                f"the groups {empty} have no rows with the {label} label; {criterion} "
                 "leaves them out",
                 SmallGroupWarning,
-                stacklevel=3,
+                stacklevel=5,  # who called fit
             )
     return Cells(
         torch.as_tensor(np.stack(columns, axis=1)),
