@@ -1,6 +1,7 @@
 """Thresholds by group: optimal, exact on the training rows, and told by rows alone."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -64,7 +65,7 @@ def spread(values, name):
     return np.ptp([c.rate(name) @ p for c, p in values])
 
 
-@pytest.mark.filterwarnings("ignore:.*every training row")
+@pytest.mark.filterwarnings("ignore:.*every training row", "ignore:equal rows share")
 @given(
     st.integers(0, 10_000),
     st.sampled_from(CONSTRAINTS),
@@ -267,6 +268,48 @@ def test_decisions_are_drawn_with_their_probability_and_belong_to_the_row():
         for _ in range(2)
     )
     assert one != two
+
+
+def few(seed, n=1000, distinct=True):
+    """Rows of two kinds, or of as many as there are rows."""
+    rng = np.random.default_rng(seed)
+    s = rng.choice(["a", "b"], n)
+    x = rng.normal(size=n) + (s == "b")
+    y = (x + rng.normal(size=n) > 0.5).astype(int)
+    return (x if distinct else (x > 0.5).astype(float))[:, None], y, s
+
+
+@pytest.mark.parametrize("constraints", ["demographic_parity", "equalized_odds", "error_parity"])
+def test_draws_that_equal_rows_share_are_said_to_leave_a_gap(constraints):
+    said = 0
+    for seed in range(10):
+        X, y, s = few(seed, 600, distinct=False)
+        fair = ThresholdOptimizer(Column(), constraints=constraints, random_state=seed)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            fair.fit(X, y, sensitive_features=s)
+        found = [w for w in caught if "share one draw" in str(w.message)]
+        assert [w.filename for w in found] in ([], [__file__], [__file__] * 2)
+        drawn = fair.predict(X, sensitive_features=s)
+        counted = {
+            "demographic_parity": [(drawn == 1, y >= 0)],
+            "equalized_odds": [(drawn == 1, y == 0), (drawn == 1, y == 1)],
+            "error_parity": [(drawn != y, y >= 0)],
+        }[constraints]
+        gaps = [abs(v[w & (s == "a")].mean() - v[w & (s == "b")].mean()) for v, w in counted]
+        # Five standard errors of independent draws are about .25 here at most.
+        assert sum(gap > 0.35 for gap in gaps) <= len(found) <= sum(gap > 0.01 for gap in gaps)
+        said += bool(found)
+    assert said
+
+
+@pytest.mark.parametrize("constraints", ["demographic_parity", "equalized_odds", "error_parity"])
+def test_draws_of_distinct_rows_even_out(constraints):
+    for seed in range(10):
+        X, y, s = few(seed)
+        fair = ThresholdOptimizer(Column(), constraints=constraints, random_state=seed)
+        weights = np.random.default_rng(seed).uniform(0.1, 5, len(y))
+        fair.fit(X, y, sensitive_features=s, sample_weight=weights)  # warnings are errors
 
 
 def test_what_can_give_the_scores():

@@ -9,6 +9,7 @@ import numpy as np
 
 from trustml.core.random import RandomState, row_uniforms
 from trustml.core.validation import check_choice
+from trustml.fairness._drawn_gap import warn_if_drawn_apart
 from trustml.fairness._post_processor import PostProcessor
 from trustml.fairness._roc_curves import Curve, check_rates, compared_rates, spread
 from trustml.warnings import TrustmlWarning
@@ -43,7 +44,8 @@ class CalibratedEqualizedOdds(PostProcessor):
     pos_label : object or None
         The favourable label; None is the second of the sorted two.
     random_state : int, Generator or None
-        Seed of which scores are withheld: a hash of seed and row decides.
+        Seed of which scores are withheld: a hash of seed and row decides, so equal rows are
+        treated alike. With few distinct rows shares are far from ``withheld_``; a warning tells.
 
     Attributes
     ----------
@@ -125,15 +127,31 @@ class CalibratedEqualizedOdds(PostProcessor):
                 TrustmlWarning,
                 stacklevel=4,
             )
+        error, trivial_error = (np.where(y, 1 - p, p) for p in (scores, base[codes]))
+        withheld = row_uniforms(X, self._row_seed) < share[codes]
+        warn_if_drawn_apart(
+            "error of the scores",
+            np.where(withheld, trivial_error, error),
+            (1 - share[codes]) * error + share[codes] * trivial_error,
+            share[codes] * (1 - share[codes]) * (error - trivial_error) ** 2,
+            codes,
+            self._counted(y, weights),
+            "give the model columns that tell more rows apart",
+            stacklevel=4,
+        )
         chance = (1 - share[codes]) * decided + share[codes] * (base[codes] > 0.5)
         after = [_counted(chance[m], y[m], weights[m]) for m in members]
         self._warn_if_wider(before, after)
 
     def _cost(self, scores: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
         error = np.where(y, 1 - scores, scores)
-        counted = {"equal_opportunity": y, "predictive_equality": ~y}.get(self.cost_constraint)
-        w = weights if counted is None else weights * counted
+        w = self._counted(y, weights)
         return float(w @ error / w.sum()) if w.any() else float("nan")
+
+    def _counted(self, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Weights of the rows whose error is compared."""
+        counted = {"equal_opportunity": y, "predictive_equality": ~y}.get(self.cost_constraint)
+        return weights if counted is None else weights * counted
 
     def _warn_if_wider(self, before: list[Curve], after: list[Curve]) -> None:
         worse = []

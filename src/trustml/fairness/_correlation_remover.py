@@ -98,11 +98,6 @@ class CorrelationRemover(GroupTransformer):
         -------
         array or frame of shape (n, d)
             In the kind of ``X``, names kept.
-
-        Raises
-        ------
-        ValueError
-            If a group did not occur in ``fit``.
         """
         check_is_fitted(self)
         rows = numbers(self, X, reset=False)

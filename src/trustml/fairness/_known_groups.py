@@ -9,7 +9,6 @@ import numpy as np
 
 from trustml.fairness._groups import Groups, _columns, _refuse_missing
 
-
 # What a column is called that came without a name: in an array, a series, a frame made of one.
 _NAMELESS = re.compile(r"(sensitive_feature_)?\d+")
 

@@ -19,9 +19,13 @@ from sklearn.utils.validation import (
 
 from trustml.core.random import row_uniforms
 from trustml.core.validation import check_aligned, take_rows
+from trustml.fairness._drawn_gap import warn_if_drawn_apart
 from trustml.fairness._groups import Groups, as_groups
 from trustml.fairness._rates import check_weights
+from trustml.fairness._roc_curves import compared_rates
 from trustml.warnings import TrustmlWarning
+
+_WITHIN = {"true_positive_rate": True, "false_positive_rate": False}  # the label that counts
 
 
 class FairClassifier(ClassifierMixin, BaseEstimator, ABC):
@@ -71,7 +75,8 @@ class FairClassifier(ClassifierMixin, BaseEstimator, ABC):
         Warns
         -----
         TrustmlWarning
-            If all rows get one decision, or every row the decision of the unmitigated model.
+            If all rows get one decision, or every row the decision of the unmitigated model; if
+            decisions are drawn, and those of the rows leave a gap that is far beyond the expected.
         """
         check_aligned(X=X, y=y, sensitive_features=sensitive_features, sample_weight=sample_weight)
         validate_data(self, X, y, skip_check_array=True)
@@ -98,6 +103,23 @@ class FairClassifier(ClassifierMixin, BaseEstimator, ABC):
         positive = labels == self._favourable()
         decided, unmitigated = self._fit(X, positive, groups, weights)
         self._warn_if_useless(decided, unmitigated)
+        if self.seed_ is not None and hasattr(self, "constraints"):
+            drawn = (decided > row_uniforms(X, self.seed_)).astype(np.float64)
+            of_all = np.ones(len(positive)) if weights is None else weights
+            for rate in compared_rates(self.constraints):
+                within = _WITHIN.get(rate)
+                wrong = rate == "zero_one_loss"
+                warn_if_drawn_apart(
+                    rate.replace("_", " "),
+                    np.abs(positive - drawn) if wrong else drawn,
+                    np.abs(positive - decided) if wrong else decided,
+                    decided * (1 - decided),
+                    groups.codes,
+                    of_all if within is None else of_all * (positive == within),
+                    "draw for each row by itself with the probabilities of predict_proba, or "
+                    "pass deterministic=True",
+                    stacklevel=2,
+                )
         return self
 
     @abstractmethod
@@ -149,7 +171,8 @@ class FairClassifier(ClassifierMixin, BaseEstimator, ABC):
     def predict(self, X: Any) -> np.ndarray:
         """Return one of ``classes_`` for each row.
 
-        Where decisions are drawn, equal rows get equal decisions, in any batch.
+        Where decisions are drawn, equal rows get equal decisions, in any batch. Rows rounded to
+        float32 are other rows, with other draws.
 
         Parameters
         ----------

@@ -55,7 +55,9 @@ class ThresholdOptimizer(PostProcessor):
         The favourable label; None is the second of the sorted two.
     random_state : int, Generator or None
         Seed of the draw. A row's random number is a hash of seed and row: equal rows of a group
-        get equal decisions, in any batch.
+        get equal decisions, in any batch. With few distinct rows the gap of what is drawn is then
+        far from the expected one at any n; a warning tells, and ``predict_proba`` has the
+        probabilities for draws of your own.
 
     Attributes
     ----------
