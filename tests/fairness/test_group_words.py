@@ -166,3 +166,15 @@ def test_classes_are_said_one_against_the_rest():
         fairness.equalized_odds_difference(y == c, p == c, sensitive_features=s) for c in range(3)
     )
     assert words[1].startswith(f"equalized odds difference {odds:.4g}: ")
+
+
+def test_of_many_groups_the_rows_one_looks_for_are_printed_first():
+    y, s = np.tile([0, 1], 600), np.repeat(np.arange(40), 30)
+    g = group_metrics(y, y, sensitive_features=s, metrics="accuracy")
+    for line in ("overall ", "difference ", "ratio "):
+        assert f"\n{line}" in repr(g)
+    assert "33 more rows" in repr(g)
+    assert len(g.to_frame()) == 40
+    few = repr(group_metrics(y, y, sensitive_features=s % 7, metrics="accuracy"))
+    assert few.index("\n6 ") < few.index("\noverall ") < few.index("\nratio ")
+    assert "more rows" not in few

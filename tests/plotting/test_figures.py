@@ -180,3 +180,19 @@ def test_matplotlib_missing_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"trustml\[report\]"):
         plotting.robustness_curve([0, 1], [1, 0])
+
+
+def test_many_groups_show_both_ends_and_no_colour_twice():
+    rng = np.random.default_rng(0)
+    names, values = [str(i) for i in range(100)], rng.random((100, 2))
+    ax = plotting.group_metrics(["tpr", "fpr"], names, values, values - 0.1, values + 0.1)
+    shown = [text.get_text() for text in ax.get_yticklabels()]
+    for j, metric in enumerate(["tpr", "fpr"]):
+        order = np.argsort(values[:, j])
+        expected = [f"{metric}: {g}" for g in [*order[:4], *order[-4:]]]
+        assert [name for name in shown if name.startswith(metric)] == expected
+    assert shown.count("92 groups between") == 2
+    assert ax.get_legend() is None
+    assert ax.figure.get_size_inches()[1] < 10
+    few = plotting.group_metrics(["tpr"], names[:9], np.r_[values[:8, :1], [[np.nan]]])
+    assert len(few.get_yticklabels()) == 8  # none between, and NaN left out

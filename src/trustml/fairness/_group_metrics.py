@@ -24,6 +24,7 @@ from trustml.fairness.metrics import largest_difference, smallest_ratio
 
 __all__ = ["METRIC_NAMES", "GroupMetrics", "assemble", "group_metrics"]
 
+_FEW = 7  # groups that are printed with all that stands below them
 _METHODS = ("between_groups", "to_overall")
 _CONTRASTS = ("difference", "ratio", "by_group", "overall", "signed_difference")
 
@@ -270,7 +271,7 @@ class GroupMetrics(Result):
         return "\n".join([first, *self._parity()])
 
     def _shown(self) -> dict[str, Any]:
-        """Add the rows that one looks for below those of the groups."""
+        """Add the rows that one looks for, below those of the groups or, of many, above."""
         below = {"overall": self.overall, "difference": self.difference(), "ratio": self.ratio()}
         columns, headings = self._columns(), self._headings()
         for j, name in enumerate(headings[: len(self.sensitive_names)]):
@@ -280,7 +281,8 @@ class GroupMetrics(Result):
         columns["count"] = np.array([c.rjust(max(map(len, counts))) for c in counts])
         for j, name in enumerate(headings[len(self.sensitive_names) + 1 :]):
             columns[name] = np.array([*columns[name], *(float(v[j]) for v in below.values())])
-        return columns
+        up = len(below) if len(self.groups) > _FEW else 0
+        return {name: np.roll(column, up) for name, column in columns.items()}
 
 
 def group_metrics(

@@ -24,6 +24,9 @@ from trustml.plotting._style import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+_SHOWN_ENDS = 4  # groups at each end of a metric, where there are many
 
 
 def coverage_by_group(
@@ -82,6 +85,8 @@ def group_metrics(
 ) -> Axes:
     """Draw each metric in each group, with intervals where they are given.
 
+    Of more than seven groups each metric shows the four lowest and the four highest.
+
     Parameters
     ----------
     metrics : sequence of str, length n_metrics
@@ -118,6 +123,8 @@ def group_metrics(
             f"values, low, high must have shape ({len(groups)}, {len(metrics)}) = (groups, "
             f"metrics), got {table.shape}, {lows.shape}, {highs.shape}"
         )
+    if len(groups) > len(CYCLE):
+        return _ends_of_many(metrics, groups, table, lows, highs, ax)
     ax = axes(ax, 5.6, 0.9 + len(metrics) * (0.24 * len(groups) + 0.22))
     step = 0.8 / max(len(groups), 1)
     for g, group in enumerate(groups):
@@ -139,6 +146,32 @@ def group_metrics(
     ax.grid(visible=False, axis="y")
     legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(4, len(groups)))
     return ax
+
+
+def _ends_of_many(
+    metrics: Sequence[str],
+    groups: Sequence[str],
+    values: NDArray[np.float64],
+    lows: NDArray[np.float64],
+    highs: NDArray[np.float64],
+    ax: Axes | None,
+) -> Axes:
+    """Draw the groups at both ends of each metric: colours would repeat, and pages not end."""
+    names, rows = [], []
+    for m, metric in enumerate(metrics):
+        order = np.argsort(values[:, m], kind="stable")
+        order = order[np.isfinite(values[order, m])]
+        between = len(order) - 2 * _SHOWN_ENDS
+        for place, g in enumerate(order.tolist()):
+            if between <= 1 or place < _SHOWN_ENDS or place >= len(order) - _SHOWN_ENDS:
+                names.append(f"{metric}: {groups[g]}")
+                rows.append((values[g, m], lows[g, m], highs[g, m]))
+            elif place == _SHOWN_ENDS:
+                names.append(f"{between} groups between")
+                rows.append((np.nan,) * 3)
+    if not rows:
+        raise ValueError("values hold no number: no group has any of the metrics")
+    return intervals(names, *np.array(rows).T, x="by group", ax=ax)
 
 
 def intervals(
