@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.neighbors import KNeighborsRegressor
 
 from trustml.fairness._bounded_group_loss import BoundedGroupLoss
@@ -94,3 +94,12 @@ def test_what_cannot_be_kept_or_reached_is_said():
             BoundedGroupLoss(LinearRegression(), **given).fit(X, y, sensitive_features=s)
     with pytest.raises(ValueError, match="takes no sample_weight"):
         BoundedGroupLoss(KNeighborsRegressor()).fit(X, y, sensitive_features=s)
+
+
+def test_what_is_no_regressor_is_refused():
+    X, y, s = problem(60)
+    for given, message in ((LogisticRegression(), "LogisticRegression is not one"), (None, "None")):
+        with pytest.raises(TypeError, match=message):
+            BoundedGroupLoss(given).fit(X, y, sensitive_features=s)
+    with pytest.raises(ValueError, match="nu must be"):
+        BoundedGroupLoss(LinearRegression(), nu=-1).fit(X, y, sensitive_features=s)

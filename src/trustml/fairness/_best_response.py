@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from scipy import sparse
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_array, has_fit_parameter
 
 from trustml.fairness._moments import Moments
+from trustml.model import Model
 
 _SPARSE = 0.25  # share of non-zeros below which products with a sparse matrix are faster
 
@@ -32,14 +34,19 @@ class Learner:
         Rows.
     moments : Moments
         Of the rows.
+    labels : list
+        The user's two labels, the favourable one last: keys of ``class_weight``.
 
     Raises
     ------
+    TypeError
+        If it is no classifier.
     ValueError
         If the classifier takes no weights.
     """
 
-    def __init__(self, estimator: Any, X: Any, moments: Moments) -> None:
+    def __init__(self, estimator: Any, X: Any, moments: Moments, labels: list[Any]) -> None:
+        check_kind(estimator, "classifier")
         self.before, final = None, estimator
         if isinstance(estimator, Pipeline) and len(estimator.steps) > 1:
             self.before, final = clone(estimator[:-1]), estimator[-1]
@@ -49,7 +56,7 @@ class Learner:
                 f"each step fits {type(final).__name__} to weighted rows, but its fit takes no "
                 "sample_weight; use an estimator whose fit does"
             )
-        self.estimator = clone(final)
+        self.estimator = _coded(clone(final), labels)
         # Other solvers start anew, or their path is part of the answer.
         self.warm = type(final) is LogisticRegression and final.solver in {"lbfgs", "newton-cg"}
         self.moments = moments
@@ -112,6 +119,32 @@ class Learner:
         fitted = copy.copy(self.estimator.fit(self.fit_rows, labels, sample_weight=weight))
         self._starts.append((costs, fitted))
         return fitted
+
+
+def check_kind(estimator: Any, kind: str) -> None:
+    """Refuse what is no "classifier", or no "regressor", that can be trained."""
+    if isinstance(estimator, Model):
+        raise TypeError(
+            f"each step trains the {kind} anew, but a fitted Model was given; pass the "
+            "scikit-learn estimator itself"
+        )
+    if not all(hasattr(estimator, name) for name in ("fit", "predict", "get_params")):
+        raise TypeError(f"estimator must be a scikit-learn {kind}, got {estimator!r}")
+    tagged = hasattr(estimator, "__sklearn_tags__")
+    if tagged and (is_regressor if kind == "classifier" else is_classifier)(estimator):
+        raise TypeError(f"estimator must be a {kind}, but {type(estimator).__name__} is not one")
+
+
+def _coded(estimator: Any, labels: list[Any]) -> Any:
+    """Name the classes of the estimator's ``class_weight`` 0 and 1, as its labels are here."""
+    weights = getattr(estimator, "class_weight", None)
+    if not isinstance(weights, Mapping):
+        return estimator
+    unknown = [key for key in weights if key not in labels]
+    if unknown:
+        raise ValueError(f"class_weight names {unknown}, which are not among the labels {labels}")
+    coded = {labels.index(key): weight for key, weight in weights.items()}
+    return estimator.set_params(class_weight=coded)
 
 
 def _mostly_zeros(rows: Any) -> bool:

@@ -20,6 +20,7 @@ from sklearn.utils.validation import (
 
 from trustml.core.progress import track
 from trustml.core.validation import check_aligned, check_choice, check_positive_int
+from trustml.fairness._best_response import check_kind
 from trustml.fairness._groups import as_groups
 from trustml.fairness._rates import check_weights
 from trustml.warnings import ConvergenceWarning, TrustmlWarning
@@ -140,6 +141,9 @@ class BoundedGroupLoss(RegressorMixin, MetaEstimatorMixin, BaseEstimator):
         bound = self.upper_bound
         if bound is not None and not bound > 0:
             raise ValueError(f"upper_bound must be a positive loss or None, got {bound}")
+        if not 0 <= self.nu < math.inf:
+            raise ValueError(f"nu must be a relative gap, at least 0, got {self.nu}")
+        check_kind(self.estimator, "regressor")
         if not has_fit_parameter(self.estimator, "sample_weight"):
             raise ValueError(
                 f"each step fits {type(self.estimator).__name__} to weighted rows, but its fit "

@@ -7,19 +7,17 @@ import warnings
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linprog
 from sklearn.base import MetaEstimatorMixin
 
 from trustml.core.progress import track
 from trustml.core.random import RandomState, numpy_generator
 from trustml.core.validation import check_positive_int
-from trustml.fairness._best_response import Constant, Learner
+from trustml.fairness._best_response import Learner
 from trustml.fairness._groups import Groups
 from trustml.fairness._mitigator import FairClassifier
 from trustml.fairness._moments import Moments, moments_of
+from trustml.fairness._saddle_point import Game
 from trustml.warnings import ConvergenceWarning
-
-_DRAWN = 0.5  # how far the next multipliers are drawn to the best so far
 
 
 class ExponentiatedGradient(MetaEstimatorMixin, FairClassifier):
@@ -33,9 +31,12 @@ class ExponentiatedGradient(MetaEstimatorMixin, FairClassifier):
 
     The saddle point over the hypotheses found is a small linear programme; its multipliers, drawn
     to the best ones so far, are the next question. This needs fewer fits than the multiplicative
-    updates that gave the method its name. The two constant decisions are among the hypotheses, so
-    the gap on the training rows is at most ``eps`` always; the error is within ``best_gap_`` of
-    what the learner can reach.
+    updates that gave the method its name; a few of those follow where the learner was caught with
+    an answer worse than one that it gave before. The two constant decisions are among the
+    hypotheses, so the gap on the training rows is at most ``eps`` always. If the learner minimises
+    the weighted error of decisions, no mixture of its hypotheses with such a gap errs less by more
+    than ``best_gap_``. Logistic regressions and trees minimise it only nearly: theirs is a bound
+    for the hypotheses that were found, and others may err less.
 
     Parameters
     ----------
@@ -67,7 +68,8 @@ class ExponentiatedGradient(MetaEstimatorMixin, FairClassifier):
     weights_ : numpy.ndarray of shape (t,)
         The probability of each.
     best_gap_ : float
-        Error on the training rows minus the lower bound that the learner's answers give.
+        Error on the training rows minus the lower bound that the learner's answers give; a
+        certificate for exact learners alone.
     training_gap_, training_error_ : float
         Expected gap and 0-1 error on the training rows.
     multipliers_ : numpy.ndarray of shape (k,)
@@ -124,9 +126,13 @@ class ExponentiatedGradient(MetaEstimatorMixin, FairClassifier):
         check_positive_int(self.max_iter, "max_iter")
         if not 0 <= self.eps < math.inf:
             raise ValueError(f"eps must be a difference of rates, at least 0, got {self.eps}")
+        if self.nu is not None and not 0 <= self.nu < math.inf:
+            raise ValueError(f"nu must be a difference of errors, at least 0, or None: {self.nu}")
         moments = moments_of(self.constraints, groups, y, sample_weight)
-        learner = Learner(self.estimator, X, moments)
-        hypotheses, atoms, weights = self._play(moments, learner)
+        labels = sorted(self.classes_.tolist(), key=self._favourable().__eq__)
+        learner = Learner(self.estimator, X, moments, labels)
+        game = self._play(moments, learner)
+        hypotheses, atoms, weights = game.hypotheses, game.atoms, game.weights
         if self.deterministic:
             weights = self._best_single(moments, learner, hypotheses, atoms, weights)
         support = np.flatnonzero(weights > 0)
@@ -155,30 +161,19 @@ class ExponentiatedGradient(MetaEstimatorMixin, FairClassifier):
             return learner.decisions(hypotheses, X)
         return np.stack([learner.probability(h, X) for h in hypotheses], axis=1)
 
-    def _play(self, moments: Moments, learner: Learner) -> tuple[list[Any], np.ndarray, np.ndarray]:
-        """Ask for hypotheses until the saddle point is found; return them and their weights."""
-        k, a = moments.rates.shape
-        hypotheses: list[Any] = [Constant(0), Constant(1)]
-        columns = [np.zeros(a), np.ones(a)]
-        query = best_at = np.zeros(k)
-        for call in track(range(self.max_iter), "fitting fair hypotheses"):
-            found, rates = learner.respond(query)
-            hypotheses.append(found)
-            columns.append(rates)
-            atoms = np.stack(columns, axis=1)
-            if call == 0:
-                self.nu_ = self._tolerance(moments, atoms[:, 2:]) if self.nu is None else self.nu
-            # What bounded the error before may not, now that there is one hypothesis more.
-            before, now = (self._bound(moments, atoms, at) for at in (best_at, query))
-            best, best_at = max(before, now), query if now > before else best_at
-            value, weights, price = saddle_point(moments, atoms, self.eps)
-            if value - best <= self.nu_:
-                break
-            # A question that taught nothing is not asked again: then the programme's own is.
-            drawn = _DRAWN if now > before or call == 0 else 0.0
-            query = drawn * best_at + (1 - drawn) * price
-        self.n_iter_ = call + 1
-        self.best_gap_, self.multipliers_ = max(value - best, 0.0), price
+    def _play(self, moments: Moments, learner: Learner) -> Game:
+        """Ask for hypotheses until the saddle point is found."""
+        calls = track(range(self.max_iter), "fitting fair hypotheses")
+        next(calls)
+        game = Game(moments, learner, self.eps)
+        self.nu_ = self._tolerance(moments, game.atoms[:, 2:]) if self.nu is None else self.nu
+        game.close(calls, self.nu_)
+        if game.missed > self.nu_:
+            # Its answers prove little, and others may do better.
+            game.ask_apart(calls)
+            game.close(calls, self.nu_)
+        self.n_iter_ = len(game.hypotheses) - 2
+        self.best_gap_, self.multipliers_ = max(game.value - game.best, 0.0), game.price
         if self.best_gap_ > self.nu_:
             warnings.warn(
                 f"after {self.max_iter} fits the error may be {self.best_gap_:.2g} above the "
@@ -186,12 +181,7 @@ class ExponentiatedGradient(MetaEstimatorMixin, FairClassifier):
                 ConvergenceWarning,
                 stacklevel=4,
             )
-        return hypotheses, atoms, weights
-
-    def _bound(self, moments: Moments, atoms: np.ndarray, at: np.ndarray) -> float:
-        """Return the smallest Lagrangian of the hypotheses: no mixture of gap eps errs less."""
-        allowed = self.eps * float(at.clip(0).sum())
-        return float((moments.errors(atoms) + at @ moments.means(atoms)).min()) - allowed
+        return game
 
     @staticmethod
     def _tolerance(moments: Moments, atoms: np.ndarray) -> float:
@@ -214,51 +204,3 @@ class ExponentiatedGradient(MetaEstimatorMixin, FairClassifier):
         loss = moments.errors(candidates) + (moments.gap(candidates) - self.eps).clip(0)
         choice = int(loss.argmin())
         return weights if choice == 0 else np.eye(atoms.shape[1])[choice - 1]
-
-
-def saddle_point(
-    moments: Moments, atoms: np.ndarray, eps: float
-) -> tuple[float, np.ndarray, np.ndarray]:
-    """Return value, mixture and multipliers of the game over given hypotheses.
-
-    Parameters
-    ----------
-    moments : Moments
-        Error and compared means.
-    atoms : numpy.ndarray of shape (a, t)
-        Atom rates of the hypotheses.
-    eps : float
-        Allowed gap.
-
-    Returns
-    -------
-    value : float
-        The smallest error of a mixture whose gap is at most ``eps``.
-    weights : numpy.ndarray of shape (t,)
-        The mixture.
-    multipliers : numpy.ndarray of shape (k,)
-        What a unit of each mean costs; they add up to 0 within a condition.
-
-    Raises
-    ------
-    RuntimeError
-        If the solver fails.
-    """
-    k, t = len(moments.rates), atoms.shape[1]
-    means, errors = moments.means(atoms), moments.errors(atoms)
-    floors = np.eye(moments.condition.max() + 1)[moments.condition]
-    programme = linprog(
-        np.r_[errors, np.zeros(floors.shape[1])],
-        A_ub=np.block([[means, -floors], [-means, floors]]),
-        b_ub=np.r_[np.full(k, eps), np.zeros(k)],
-        A_eq=np.r_[np.ones(t), np.zeros(floors.shape[1])][None],
-        b_eq=[1.0],
-        bounds=[(0, None)] * t + [(None, None)] * floors.shape[1],
-        method="highs",
-    )
-    if not programme.success:
-        raise RuntimeError(f"the linear programme over hypotheses failed: {programme.message}")
-    upper, lower = -programme.ineqlin.marginals[:k], -programme.ineqlin.marginals[k:]
-    weights = programme.x[:t].clip(0)
-    weights[weights < 1e-9] = 0.0
-    return float(programme.fun), weights / weights.sum(), upper - lower

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -91,10 +92,11 @@ class GridSearch(MetaEstimatorMixin, FairClassifier):
         size = check_positive_int(self.grid_size, "grid_size")
         if not 0 <= self.constraint_weight <= 1:
             raise ValueError(f"constraint_weight must be in [0, 1], got {self.constraint_weight}")
-        if not self.grid_limit > 0:
-            raise ValueError(f"grid_limit must be positive, got {self.grid_limit}")
+        if not 0 < self.grid_limit < math.inf:
+            raise ValueError(f"grid_limit must be positive and finite, got {self.grid_limit}")
         moments = moments_of(self.constraints, groups, y, sample_weight)
-        learner = Learner(self.estimator, X, moments)
+        labels = sorted(self.classes_.tolist(), key=self._favourable().__eq__)
+        learner = Learner(self.estimator, X, moments, labels)
         self.multipliers_ = grid(moments, size, self.grid_limit)
         answers = [learner.respond(at) for at in track(self.multipliers_, "fitting on a grid")]
         self.predictors_ = [found for found, _ in answers]
