@@ -165,3 +165,92 @@ def test_only_orders_of_the_same_unique_index_are_refused(order, doubled):
             check_aligned(a=one, b=other)
         check_aligned(a=one.loc[other.index], b=other)
         check_aligned(a=one.to_numpy(), b=other)
+
+
+def report(y_true, y_pred, **kwargs):
+    return group_metrics(y_true, y_pred, sensitive_features=SEX, **kwargs)
+
+
+ZEROS_AND_ONES = np.tile([0, 0, 1, 1], 50)
+
+
+@pytest.mark.parametrize(
+    "code", [lambda y: 2 * y - 1, lambda y: y.astype(str), lambda y: np.where(y, "yes", "no"),
+             lambda y: y + 2, lambda y: np.where(y, "7", "7")]
+)  # fmt: skip
+def test_labels_in_two_codes_are_refused_either_way(code):
+    coded = code(ZEROS_AND_ONES)
+    for pair in ((ZEROS_AND_ONES, coded), (coded, ZEROS_AND_ONES)):
+        for call in (report, selection_rate, partial(fairness_verdict, sensitive_features=SEX)):
+            with pytest.raises(ValueError, match="in another code"):
+                call(*pair)
+    if len(set(coded.tolist())) == 2:
+        assert report(coded, coded, pos_label=coded[-1]).overall["accuracy"] == 1
+
+
+def test_text_in_two_codes_is_refused():
+    words = np.where(ZEROS_AND_ONES, "yes", "no")
+    with pytest.raises(ValueError, match="in another code"):
+        report(words, np.char.upper(words))
+
+
+@pytest.mark.filterwarnings("ignore::trustml.warnings.SmallGroupWarning")
+def test_labels_that_may_differ_are_compared():
+    for a, b in ((0, 1), ("no", "yes"), (-1, 1)):  # constant on either side
+        both = report(np.full(200, a), np.full(200, b), metrics=["accuracy"], pos_label=b)
+        assert both.overall["accuracy"] == 0
+    numbers = np.arange(200)
+    far = report(numbers, numbers + 1000, metrics=["mean_error"])
+    assert far.overall["mean_error"] == 1000
+    near = report(ZEROS_AND_ONES, ZEROS_AND_ONES / 2 + 0.25, metrics=["mean_error"])
+    assert near.overall["mean_error"] == 0
+
+
+def test_probabilities_are_no_decisions():
+    share = np.linspace(0, 1, 200)
+    with pytest.raises(ValueError, match="pass the probabilities as y_score="):
+        report(ZEROS_AND_ONES, share)
+    assert report(ZEROS_AND_ONES, share, metrics="mean_prediction").overall[0] == share.mean()
+    assert "mean_error" in report(share, ZEROS_AND_ONES).metrics  # numbers, predicted as numbers
+    g = report(ZEROS_AND_ONES, share > 0.5, y_score=share)
+    assert g.overall["mean_score"] == share.mean()
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint64", "int8", "bool"])
+def test_a_callable_gets_numbers_that_can_be_subtracted(kind):
+    y, p = ZEROS_AND_ONES.astype(kind), (1 - ZEROS_AND_ONES).astype(kind)
+
+    def error(true, predicted):
+        return float(np.mean(predicted ^ true if kind == "bool" else abs(predicted - true)))
+
+    assert report(y, p, metrics=[error]).overall["error"] == 1
+
+
+def test_masked_labels_are_missing():
+    masked = np.ma.masked_array(ZEROS_AND_ONES, mask=ZEROS_AND_ONES == 1)
+    with pytest.raises(ValueError, match="y_true has masked values"):
+        report(masked, ZEROS_AND_ONES)
+    with pytest.raises(ValueError, match="100 missing values"):
+        group_metrics(ZEROS_AND_ONES, ZEROS_AND_ONES, sensitive_features=masked)
+    full = np.ma.masked_array(ZEROS_AND_ONES, mask=False)
+    assert report(full, ZEROS_AND_ONES).metrics == report(full.data, ZEROS_AND_ONES).metrics
+
+
+def test_weights_that_are_no_numbers_are_named():
+    with pytest.raises(TypeError, match="sample_weight must hold numbers"):
+        selection_rate(ZEROS_AND_ONES, ZEROS_AND_ONES, sample_weight=SEX)
+
+
+def test_a_criterion_of_rates_asks_for_the_favourable_label():
+    y = np.tile(["a", "b", "c", "a"], 50)
+    for criterion in ("equalized_odds", "demographic_parity", "predictive_parity"):
+        common = {"sensitive_features": SEX, "criterion": criterion}
+        with pytest.raises(ValueError, match="pass pos_label="):
+            fairness_verdict(y, y, **common)
+        assert fairness_verdict(y, y, pos_label="a", **common).criterion == criterion
+    assert fairness_verdict(y, y, sensitive_features=SEX, criterion="error_parity").gap == 0
+
+
+def test_an_unknown_metric_names_the_nearest():
+    with pytest.raises(ValueError, match=r"'accuracy_score' is unknown; did you mean 'accuracy'\?"):
+        report(ZEROS_AND_ONES, ZEROS_AND_ONES, metrics=["accuracy_score"])

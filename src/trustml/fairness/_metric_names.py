@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
 from trustml.fairness._class_rates import CLASS_METRICS, MAX_CLASSES, class_metric, classes_of
 from trustml.fairness._confidence import OfRows, RowMetric
-from trustml.fairness._rates import BINARY_RATES, RATES, Decisions, against_rest, rate_masks
+from trustml.fairness._rates import (
+    BINARY_RATES,
+    RATES,
+    Decisions,
+    _has_fractions,
+    against_rest,
+    rate_masks,
+)
 from trustml.fairness._row_metrics import (
     NUMBER_METRICS,
     PROBABILITY_METRICS,
@@ -103,7 +111,9 @@ def _found(
             raise ValueError(f"metric {metric!r} needs numbers as y_true and y_pred")
         numbers = tuple(c.astype(np.float64) for c in columns)
         return {name: OfRows(name, NUMBER_METRICS[metric], numbers)}
-    raise ValueError(f"metric {metric!r} is unknown; the names are {list(METRIC_NAMES)}")
+    near = get_close_matches(metric, METRIC_NAMES, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    raise ValueError(f"metric {metric!r} is unknown{hint} the names are {list(METRIC_NAMES)}")
 
 
 def _of_scores(
@@ -140,9 +150,19 @@ def _defaults(decisions: Decisions, score: np.ndarray | None) -> tuple[str, ...]
     if decisions.true is not None:
         rates = ("selection_rate", "true_positive_rate", "false_positive_rate", "accuracy")
         return rates if score is None else (*rates, "mean_score", "roc_auc")
+    if set(decisions.y_true.tolist()) == {0, 1} and _are_shares(decisions.y_pred):
+        raise ValueError(
+            "y_true has the labels 0 and 1, and y_pred fractions between them: decide, as with "
+            "y_pred >= 0.5, and pass the probabilities as y_score=; for errors of predicted "
+            "numbers name them in metrics="
+        )
     if decisions.are_numbers:
         return ("mean_prediction", "mean_error", "mean_absolute_error")
     return ("accuracy",)
+
+
+def _are_shares(values: np.ndarray) -> bool:
+    return _has_fractions(values) and 0 <= values.min() <= values.max() <= 1
 
 
 def _name_of(metric: Callable[..., Any], position: int) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from trustml.core.validation import check_aligned, check_finite, check_same_length, to_numpy
+from trustml.fairness._groups import _sorted_unique
 from trustml.warnings import SmallGroupWarning
 
 
@@ -36,9 +37,7 @@ class Decisions:
     def are_numbers(self) -> bool:
         """Whether these are measurements rather than labels: floats with fractions."""
         both = self.y_true, self.y_pred
-        return self.true is None and any(
-            c.dtype.kind == "f" and bool((c != np.round(c)).any()) for c in both
-        )
+        return self.true is None and any(map(_has_fractions, both))
 
 
 Mask = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -86,11 +85,13 @@ def as_decisions(y_true: Any, y_pred: Any, pos_label: Any = None) -> Decisions:
     Raises
     ------
     ValueError
-        If shapes differ, a value is NaN, or ``pos_label`` does not occur.
+        If shapes differ, a value is missing, ``pos_label`` does not occur, or true and decided
+        labels are in different codes.
     """
     check_aligned(y_true=y_true, y_pred=y_pred)
     true, pred = label_vector(y_true, "y_true"), label_vector(y_pred, "y_pred")
     check_same_length(y_true=true, y_pred=pred)
+    _check_same_codes(true, pred)
     named, present = pos_label, list(dict.fromkeys([*true.tolist(), *pred.tolist()]))
     if pos_label is None:
         if not (set(present) <= {0, 1} or set(present) <= {-1, 1}):
@@ -130,7 +131,10 @@ def check_weights(sample_weight: Any, n: int) -> np.ndarray | None:
     """Return the weights as a float vector, or say what is wrong with them."""
     if sample_weight is None:
         return None
-    weights = label_vector(sample_weight, "sample_weight").astype(np.float64)
+    given = label_vector(sample_weight, "sample_weight")
+    if given.dtype.kind not in "biuf":
+        raise TypeError(f"sample_weight must hold numbers, got dtype {given.dtype}")
+    weights = given.astype(np.float64)
     if len(weights) != n:
         raise ValueError(f"sample_weight must have {n} rows, got {len(weights)}")
     if (weights < 0).any():
@@ -204,6 +208,11 @@ def mean_prediction(y_true: Any, y_pred: Any, sample_weight: Any = None) -> floa
 def label_vector(values: Any, name: str) -> np.ndarray:
     """Return labels or numbers as a vector without missing values."""
     array = to_numpy(values)
+    if np.ma.is_masked(array):
+        raise ValueError(f"{name} has masked values, which are missing; drop these rows")
+    array = np.asarray(array)
+    if array.dtype.kind == "u":  # differences of unsigned numbers wrap around
+        array = array.astype(np.int64)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
@@ -212,6 +221,28 @@ def label_vector(values: Any, name: str) -> np.ndarray:
     if array.dtype == object and any(v is None or v != v for v in array.tolist()):
         raise ValueError(f"{name} has missing values; drop these rows")
     return array
+
+
+def _check_same_codes(true: np.ndarray, pred: np.ndarray) -> None:
+    """Refuse labels that cannot be compared: text and numbers, or the codes of two encodings."""
+    texts = [column.dtype.kind in "US" for column in (true, pred)]
+    numbers = [column.dtype.kind in "biuf" for column in (true, pred)]
+    ours, theirs = (set(column.tolist()) for column in (true, pred))
+    # Labels that are constant may differ; numbers with fractions, or many values, are measurements.
+    few = len(ours) <= 2 and len(theirs) <= 2 and not any(map(_has_fractions, (true, pred)))
+    apart = not ours & theirs and max(len(ours), len(theirs)) > 1 and (few or not all(numbers))
+    codes = {frozenset(ours), frozenset(theirs)}
+    mixed = (any(texts) and any(numbers)) or codes == {frozenset((0, 1)), frozenset((-1, 1))}
+    if ours and theirs and (apart or mixed):
+        shown = [_sorted_unique(list(labels))[:5] for labels in (ours, theirs)]
+        raise ValueError(
+            f"y_true has the labels {shown[0]}, and y_pred has {shown[1]}, in another code: "
+            "predictions must be labels as y_true has them, such as classes[codes]"
+        )
+
+
+def _has_fractions(values: np.ndarray) -> bool:
+    return values.dtype.kind == "f" and bool((values != np.round(values)).any())
 
 
 def _equal(labels: np.ndarray, value: Any) -> np.ndarray:
