@@ -131,9 +131,10 @@ def _set_as_in(X: Any, columns: list[Any], row: int) -> Any:
     native = nw.from_native(X, pass_through=True)
     if isinstance(native, nw.DataFrame):
         # Taken from the row rather than written: categories keep their type.
-        names = [native.columns[key] if isinstance(key, int) else key for key in columns]
+        order = [str(name) for name in native.columns]
+        names = [key if isinstance(key, int) else order.index(key) for key in columns]
         everywhere = [row] * len(native)
-        return native.with_columns(*(native[name][everywhere] for name in names)).to_native()
+        return native.with_columns(*(native[:, key][everywhere] for key in names)).to_native()
     changed = X.clone() if isinstance(X, Tensor) else np.array(X, copy=True)
     changed[:, columns] = X[row, columns]
     return changed

@@ -124,17 +124,19 @@ def _columns(x: Any) -> dict[str, np.ndarray]:
         if not frame:
             raise ValueError("sensitive_features is an empty dict; pass at least one column")
         return frame
+    x = _with_plain_names(x)
     native = nw.from_native(x, pass_through=True, allow_series=True)
     if isinstance(native, nw.LazyFrame):
         native = native.collect()
     if isinstance(native, nw.DataFrame):
         if not native.columns:
             raise ValueError("sensitive_features is a frame without columns")
-        return {str(name): native[name].to_numpy() for name in native.columns}
+        return {str(name): native[:, j].to_numpy() for j, name in enumerate(native.columns)}
     if isinstance(native, nw.Series):
         return {str(native.name or "sensitive_feature_0"): native.to_numpy()}
-    mixed = isinstance(x, (list, tuple)) and any(value is None for value in x)
-    array = np.asarray(x, dtype=object) if mixed else to_numpy(x)
+    array = to_numpy(x)
+    if isinstance(x, (list, tuple)) and array.dtype.kind in "OU":
+        array = np.array(x, dtype=object)  # as text 1 and "1" would be one group
     if array.ndim == 1:
         array = array[:, None]
     if array.ndim != 2 or array.shape[1] == 0:
@@ -142,10 +144,30 @@ def _columns(x: Any) -> dict[str, np.ndarray]:
     return {f"sensitive_feature_{j}": array[:, j] for j in range(array.shape[1])}
 
 
+def _with_plain_names(x: Any) -> Any:
+    """Return a pandas frame with one name a column; equal names raise."""
+    names = getattr(x, "columns", None)
+    if names is None or not hasattr(x, "iloc"):
+        return x
+    if getattr(names, "nlevels", 1) > 1:
+        x = x.set_axis([" ".join(map(str, name)) for name in names], axis=1)
+        names = x.columns
+    plain = [str(name) for name in names]
+    twice = sorted({name for name in plain if plain.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"sensitive_features has more than one column called {', '.join(map(repr, twice))}; "
+            "rename or drop them"
+        )
+    return x
+
+
 def _refuse_missing(values: np.ndarray, name: str) -> None:
-    if values.dtype.kind in "biuSU":
+    if np.ma.is_masked(values):
+        missing = np.ma.getmaskarray(values)
+    elif values.dtype.kind in "biuSU":
         return
-    if values.dtype.kind == "f":
+    elif values.dtype.kind == "f":
         missing = np.isnan(values)
     else:
         missing = np.array(

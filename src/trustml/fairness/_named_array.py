@@ -72,7 +72,7 @@ class NamedArray(np.ndarray):
         values = np.asarray(self).take(place, axis)
         if not left:
             return float(values)
-        return NamedArray(values, left[-1], *left[:-1])
+        return NamedArray(values, left[-1], left[0] if len(left) > 1 else None)
 
     def __repr__(self) -> str:
         if self._names is None or self.ndim > 2:
