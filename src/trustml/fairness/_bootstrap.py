@@ -145,13 +145,23 @@ def bootstrap_groups(
     """
     check_choice(method, "method", _METHODS)
     count = check_count(n_resamples, "n_resamples", least=2)
-    rng, sample = numpy_generator(random_state), g._sample
+    sample, rng = sample_of(g), numpy_generator(random_state)
     values = np.empty((count, sample.n_groups, len(g.metrics)))
     found = _rates(sample, count, method, stratify, rng) if sample.rates else {}
     if sample.others:
         found |= _others(sample, count, method, stratify, rng)
     values = np.stack([found[name] for name in g.metrics], axis=2)
     return GroupReplicates(g.metrics, g.groups, values)
+
+
+def sample_of(g: GroupMetrics) -> Sample:
+    """Return the rows behind a report, or say that it is none."""
+    if not isinstance(g, GroupMetrics):
+        raise TypeError(
+            f"g must be what group_metrics returns, got {type(g).__name__}; call "
+            "group_metrics(y_true, y_pred, sensitive_features=...) first"
+        )
+    return g._sample
 
 
 def _rates(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from trustml.core.random import RandomState, numpy_generator
-from trustml.fairness._bootstrap import bootstrap_groups
+from trustml.fairness._bootstrap import bootstrap_groups, sample_of
 from trustml.fairness._group_metrics import GroupMetrics
 from trustml.fairness._named_array import NamedArray
 
@@ -50,7 +50,7 @@ def corrected_gap(g: GroupMetrics, *, random_state: RandomState = None) -> Named
     >>> corrected_gap(g, random_state=0)["selection_rate"] < 0.001
     True
     """
-    rng, sample = numpy_generator(random_state), g._sample
+    sample, rng = sample_of(g), numpy_generator(random_state)
     errors = None
     if sample.others:
         errors = np.asarray(bootstrap_groups(g, 500, random_state=rng).standard_errors())

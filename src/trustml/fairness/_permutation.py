@@ -12,7 +12,7 @@ from trustml.core.results import Result
 from trustml.evidence import adjust
 from trustml.evidence._checks import check_count, check_probability
 from trustml.evidence._tests import permutation_pvalue
-from trustml.fairness._bootstrap import bootstrap_groups
+from trustml.fairness._bootstrap import bootstrap_groups, sample_of
 from trustml.fairness._confidence import Sample
 from trustml.fairness._group_metrics import GroupMetrics
 from trustml.fairness._named_array import NamedArray
@@ -93,7 +93,7 @@ def gap_test(
     1.0
     """
     count = check_count(n_permutations, "n_permutations")
-    rng, sample = numpy_generator(random_state), g._sample
+    sample, rng = sample_of(g), numpy_generator(random_state)
     p_values = np.full(len(g.metrics), np.nan)
     each = np.full((len(g.groups), len(g.metrics)), np.nan)
     for j, name in enumerate(g.metrics):
@@ -159,7 +159,7 @@ def minimum_detectable_gap(
     from scipy.special import ndtri
 
     level, power = check_probability(level, "level"), check_probability(power, "power")
-    sample = g._sample
+    sample = sample_of(g)
     errors = None
     if sample.others:
         errors = np.asarray(bootstrap_groups(g, 500, random_state=random_state).standard_errors())
