@@ -120,3 +120,22 @@ def test_bad_input_names_the_fix(case):
     arguments, kwargs, message = BAD[case]
     with pytest.raises(ValueError, match=message):
         prediction_set_metrics(*arguments, sensitive_features=S, **kwargs)
+
+
+def test_zeros_and_ones_are_not_guessed_to_be_intervals():
+    y, s = np.tile([0, 1], 40), np.repeat(["f", "m"], 40)
+    ints = np.tile([[0, 1], [1, 1]], (40, 1))
+    with pytest.raises(ValueError, match=r"sets\.astype\(bool\)"):
+        prediction_set_metrics(y, ints, sensitive_features=s)
+    sets = prediction_set_metrics(y, ints.astype(bool), sensitive_features=s)
+    assert sets.overall["coverage"] == 0.5
+    intervals = prediction_set_metrics(y, ints.astype(float), sensitive_features=s)
+    assert intervals.overall["coverage"] == 1.0
+    objects = prediction_set_metrics(y, ints.astype(bool).astype(object), sensitive_features=s)
+    np.testing.assert_array_equal(objects.overall, sets.overall)
+
+
+@pytest.mark.parametrize("sets", [[["a"], ["a", "b"]] * 40, [["a", "b"], ["b", "a"]] * 40])
+def test_lists_of_labels_are_refused(sets):
+    with pytest.raises(ValueError, match=r"pass a bool array \(n, c\)"):
+        prediction_set_metrics(["a", "b"] * 40, sets, sensitive_features=["f", "m"] * 40)

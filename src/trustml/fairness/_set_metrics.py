@@ -71,7 +71,7 @@ def prediction_set_metrics(
     (1.0, 1.5)
     """
     check_aligned(y_true=y_true, sets=sets, sensitive_features=sensitive_features)
-    true, given = label_vector(y_true, "y_true"), np.asarray(to_numpy(sets))
+    true, given = label_vector(y_true, "y_true"), _as_array(sets)
     n = check_same_length(y_true=true, sets=given)
     everyone = np.ones(n, dtype=bool)
     rates: dict[str, Masks]
@@ -106,6 +106,24 @@ def _constant(width: np.ndarray) -> tuple[float, float] | None:
     if not len(known) or np.ptp(known) > 1e-9 * np.abs(known).max():
         return None
     return float(known.min()), float(known.max())
+
+
+def _as_array(sets: Any) -> np.ndarray:
+    how = "pass a bool array (n, c): column j says whether class j is in the set"
+    try:
+        given = np.asarray(to_numpy(sets))
+    except ValueError as error:
+        raise ValueError(f"sets must have rows of one length; {how}") from error
+    if given.dtype == object and all(isinstance(v, (bool, np.bool_)) for v in given.flat):
+        return given.astype(bool)
+    if given.dtype.kind in "OUS":
+        raise ValueError(f"sets must be bool, or intervals of numbers, got labels; {how}")
+    if given.dtype.kind in "iu" and np.isin(given, (0, 1)).all():
+        raise ValueError(
+            "sets holds the integers 0 and 1: pass bool if they say which classes are in each set, "
+            "sets.astype(bool), or floats if they are ends of intervals"
+        )
+    return given
 
 
 def _in_sets(true: np.ndarray, sets: np.ndarray, classes: Any) -> np.ndarray:
