@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from trustml.fairness import demographic_parity_difference, distribution_parity_difference
+from trustml.fairness._measure import FairnessMeasure
 from trustml.warnings import SmallGroupWarning
 
 
@@ -78,3 +79,13 @@ def test_kinds_of_arrays_and_bad_input():
         distribution_parity_difference(values * np.nan, sensitive_features=s)
     with pytest.warns(SmallGroupWarning, match="fewer than 20 rows"):
         distribution_parity_difference(values[:20], sensitive_features=s[:20])
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_a_measure_compares_and_formats_as_its_number(value, bound):
+    measure = FairnessMeasure("gap", value, "nobody", {"group": np.array(["f"])})
+    assert (measure < bound, measure <= bound) == (value < bound, value <= bound)
+    assert (measure > bound, measure >= bound) == (value > bound, value >= bound)
+    assert (bound < measure, bound >= measure) == (bound < value, bound >= value)
+    assert f"{measure:.3f}" == f"{value:.3f}"
+    assert f"{measure}" == str(measure)

@@ -14,7 +14,7 @@ from trustml.core.results import Result
 class FairnessMeasure(Result):
     """A number, who is responsible for it in words, and a table of the worst.
 
-    ``float(measure)`` is the number.
+    ``float(measure)`` is the number; it compares (``measure < 0.1``) and formats as one.
 
     Attributes
     ----------
@@ -42,6 +42,21 @@ class FairnessMeasure(Result):
 
     def __float__(self) -> float:
         return self.value
+
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec) if spec else str(self)
+
+    def __lt__(self, other: Any) -> bool:
+        return self.value < float(other)
+
+    def __le__(self, other: Any) -> bool:
+        return self.value <= float(other)
+
+    def __gt__(self, other: Any) -> bool:
+        return self.value > float(other)
+
+    def __ge__(self, other: Any) -> bool:
+        return self.value >= float(other)
 
     def _columns(self) -> dict[str, Any]:
         return self.table
