@@ -148,3 +148,9 @@ def test_kinds_of_labels_and_bad_input():
         fairness.between_group_generalized_entropy_index(y, p, sensitive_features=s, privileged="x")
     with pytest.warns(SmallGroupWarning, match="every row is a false negative"):
         assert np.isnan(fairness.generalized_entropy_index([1, 1], [0, 0]))
+
+
+@pytest.mark.parametrize("alpha", ["2", True, None, [2]])
+def test_alpha_is_a_number(alpha):
+    with pytest.raises(TypeError, match="alpha must be a number"):
+        fairness.generalized_entropy_index([0, 1], [1, 0], alpha)

@@ -239,6 +239,8 @@ def _mean_entropy(
     """Entropy of values around means, in units of ``unit``, or of the means, that are all alike."""
     from scipy.special import xlogy
 
+    if isinstance(alpha, (bool, np.bool_)) or not isinstance(alpha, (int, float, np.number)):
+        raise TypeError(f"alpha must be a number, got {alpha!r}")
     alpha = float(alpha)
     if not math.isfinite(alpha):
         raise ValueError(f"alpha must be finite, got {alpha}")
