@@ -114,7 +114,8 @@ class StreamingBootstrap:
         Raises
         ------
         ValueError
-            If lengths differ, an identity occurs twice, or a metric is no mean of rows.
+            If lengths differ, an identity occurs twice in this part, or a metric is no mean of
+            rows. Identities are not kept: a row that was in an earlier part counts twice.
         """
         others = {"row_ids": row_ids, "sensitive_features": sensitive_features}
         check_aligned(y_true=y_true, y_pred=y_pred, y_score=y_score, **others)
