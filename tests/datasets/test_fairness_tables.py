@@ -228,3 +228,26 @@ def test_the_data_themselves(load, file, rows, share, group):
     assert table.y.mean() == pytest.approx(share, abs=1e-4)
     assert sheet.groups[attribute][value][0] == count
     assert not table.X.isna().any().any()
+
+
+@pytest.mark.parametrize("load", [load_adult, load_compas, load_german_credit])
+def test_neither_file_nor_download_reads_as_a_sentence(load):
+    with pytest.raises(ValueError, match="or fetches it with download=True") as raised:
+        load()
+    assert ",," not in str(raised.value)
+    assert ", or fetches" in str(raised.value)
+
+
+@pytest.mark.parametrize("load", [load_adult, load_compas, load_german_credit])
+def test_a_file_that_is_no_text_is_named(load, tmp_path):
+    path = tmp_path / "picture.data"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe\x00\x80" * 20)
+    with pytest.raises(ValueError, match=r"picture\.data") as raised:
+        load(path)
+    assert type(raised.value) is ValueError
+
+
+@pytest.mark.parametrize("years", ["x", None, True])
+def test_a_threshold_of_age_is_a_number(years):
+    with pytest.raises(TypeError, match="age_threshold must be a number of years"):
+        load_german_credit("any.csv", age_threshold=years)

@@ -82,7 +82,7 @@ def load_adult(
     Kohavi (1996), Scaling up the accuracy of naive-Bayes classifiers: a decision-tree hybrid, KDD.
     """
     check_choice(missing, "missing", ("drop", "keep"))
-    need_path(path, download, "load_adult", "to UCI's adult.data or its folder,")
+    need_path(path, download, "load_adult", "to UCI's adult.data or its folder")
     if path is None:
         found = fetch_openml("adult", version=2, target="class")
         frame, where = found.X.assign(income=found.y), "OpenML adult"

@@ -74,7 +74,7 @@ def load_compas(
     ----------
     Angwin, Larson, Mattu and Kirchner (2016), Machine bias, ProPublica.
     """
-    need_path(path, download, "load_compas", "to compas-scores-two-years.csv,")
+    need_path(path, download, "load_compas", "to compas-scores-two-years.csv")
     where = _URL if path is None else str(path)
     frame = read_text_table(_URL if path is None else Path(path), None)
     frame = frame.loc[:, ~frame.columns.duplicated()]

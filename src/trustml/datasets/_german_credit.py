@@ -82,7 +82,8 @@ def load_german_credit(
     ----------
     Hofmann (1994), Statlog (German credit data), UCI Machine Learning Repository.
     """
-    need_path(path, download, "load_german_credit", "to UCI's german.data,")
+    _check_years(age_threshold)
+    need_path(path, download, "load_german_credit", "to UCI's german.data")
     if path is None:
         found, where = fetch_openml("credit-g", version=1, target="class"), "OpenML credit-g"
         frame, label = found.X, favourable(_series(found), {"bad": 0, "good": 1}, "OpenML credit-g")
@@ -100,6 +101,11 @@ def load_german_credit(
     extras = {"sex": sex, "age_group": np.where(frame["age"] > age_threshold, old, young)}
     X = frame.assign(**extras) if keep_extras else frame.drop(columns="personal_status")
     return described(X, label, extras, tuple(extras), **_FACTS)
+
+
+def _check_years(threshold: Any) -> None:
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float, np.number)):
+        raise TypeError(f"age_threshold must be a number of years, got {threshold!r}")
 
 
 def _series(found: Table) -> Any:

@@ -47,6 +47,10 @@ def read_text_table(path: Path | str, names: Sequence[str] | None, *, separator:
         )  # fmt: skip
     except pandas.errors.EmptyDataError:
         frame = pandas.DataFrame()
+    except (UnicodeDecodeError, pandas.errors.ParserError) as error:
+        raise ValueError(
+            f"{path} is no table of text: {error}; check that it is the file"
+        ) from error
     if names is None or (len(frame) and frame.iloc[0, 0] == names[0]):
         if len(frame) < 2:
             raise ValueError(f"{path} has no rows")
