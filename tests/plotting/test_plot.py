@@ -155,6 +155,17 @@ def test_verdict_tables_are_drawn_as_rates():
     assert plotting.plot(table).get_xlabel() == "share of rows with alarm"
 
 
+def test_figures_are_pyplots_if_its_axes_are_given(results):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    figure, ax = pyplot.subplots()
+    try:
+        assert results["GroupMetrics"].plot(ax) is ax
+        assert pyplot.gcf() is figure
+        assert len(ax.get_lines()) > 0
+    finally:
+        pyplot.close(figure)
+
+
 def test_other_objects_are_refused_with_the_list():
     with pytest.raises(TypeError, match=r"cannot draw int; .*GroupMetrics.*Reliability"):
         plotting.plot(3)

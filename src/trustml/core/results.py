@@ -54,19 +54,23 @@ class Result(ABC):
             "pip install 'trustml[frames]'"
         )
 
-    def plot(self, **kwargs: Any) -> Any:
+    def plot(self, ax: Any = None, **settings: Any) -> Any:
         """Draw the result; see ``trustml.plotting.plot``.
 
         Parameters
         ----------
-        **kwargs : object
-            Passed on; ``ax=`` draws into given axes.
+        ax : matplotlib.axes.Axes or None
+            Where to draw; ``plt.subplots()[1]`` for a figure that ``plt.show()`` shows. None makes
+            a figure of its own outside pyplot (in a notebook inside, so that it is shown).
+        **settings : object
+            Passed on; which there are depends on the kind of result.
 
         Returns
         -------
         matplotlib.axes.Axes
+            ``.figure.savefig("out.png")`` saves it.
         """
-        return import_module("trustml.plotting").plot(self, **kwargs)
+        return import_module("trustml.plotting").plot(self, ax=ax, **settings)
 
     def _title(self) -> str:
         """Return what the table is of, in a line."""
