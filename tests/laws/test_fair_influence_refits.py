@@ -217,6 +217,7 @@ def test_a_target_that_is_there_already_keeps_the_model(setting):
     assert reached.model is model
     assert reached.hit
     np.testing.assert_array_equal(reached.weights, 1)
+    assert "Gap of at most 5 + 0.005 hit in 0 steps" in repr(fair.reach(5.0))
 
 
 def test_decisions_reach_the_target_too():
@@ -236,7 +237,7 @@ def test_decisions_reach_the_target_too():
 def test_a_loss_budget_is_kept_and_a_missed_target_is_said(setting):
     model, val, sex, *_ = setting
     fair = FairInfluence(model).fit(*val, sensitive_features=sex)
-    with pytest.warns(TrustmlWarning, match="not within"):
+    with pytest.warns(TrustmlWarning, match="above the target of at most"):
         reached = fair.reach(0.0, tolerance=0.0, loss_budget=1e-3)
     assert not reached.hit
     assert (reached.path[:, 4] <= reached.path[0, 4] + 2e-3).all()

@@ -324,7 +324,7 @@ class FairInfluence(BaseEstimator):
         decisions: bool = False,
         refit: bool = False,
     ) -> Reached:
-        """Return weights, and the model, that bring the gap on the validation rows to a target.
+        """Return weights, and the model, that bring the validation gap down to a target.
 
         Each step asks for its share of what is left of the way, from effects at the weights and
         parameters where the last one ended, and minimises the weighted objective anew by Newton
@@ -333,7 +333,7 @@ class FairInfluence(BaseEstimator):
         Parameters
         ----------
         target : float
-            Gap wanted, at least 0.
+            Gap wanted, at most: a smaller one is left as it is. At least 0.
         tolerance : float
             How far above it counts as reached.
         steps : int

@@ -1,4 +1,4 @@
-"""Weights that bring a gap to a target: small steps, each linearised where the last one ended."""
+"""Weights that bring a gap down to a target: small steps, linearised where the last one ended."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Reached(Result):
     model : Model
         With the parameters that minimise the weighted objective, by Newton steps.
     hit : bool
-        Whether the gap is within the tolerance of the target.
+        Whether the gap is at most the target and the tolerance.
     target, tolerance : float
-        What was asked for.
+        What was asked for: a gap of at most their sum.
     path : numpy.ndarray of shape (s, 5)
         Gap that was aimed at or watched, surrogate gap, gap of decisions, accuracy, loss: before
         the first step and after each.
@@ -65,8 +65,8 @@ class Reached(Result):
         """Return where it ended; the table is of the steps."""
         verdict = "hit" if self.hit else "missed"
         return (
-            f"Target gap {self.target:g} ± {self.tolerance:g} {verdict} in {len(self.path) - 1} "
-            f"steps: {self.path[0, 0]:.4g} -> {self.path[-1, 0]:.4g}"
+            f"Gap of at most {self.target:g} + {self.tolerance:g} {verdict} in "
+            f"{len(self.path) - 1} steps: {self.path[0, 0]:.4g} -> {self.path[-1, 0]:.4g}"
         )
 
     def _columns(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class Reached(Result):
 
 @dataclass
 class Walk:
-    """Steps towards a target gap.
+    """Steps down to a target gap.
 
     Attributes
     ----------
@@ -220,9 +220,9 @@ def warn_if_missed(reached: Reached, stacklevel: int = 3) -> None:
     if reached.hit:
         return
     warnings.warn(
-        f"the gap ends at {reached.path[-1, 0]:.3g}, not within {reached.tolerance:g} of the "
-        f"target {reached.target:g}; allow more loss, a larger upper weight, more steps, or bring "
-        "more validation rows (few rows make decisions a coarse measure)",
+        f"the gap ends at {reached.path[-1, 0]:.3g}, above the target of at most "
+        f"{reached.target:g} + {reached.tolerance:g}; allow more loss, a larger upper weight, "
+        "more steps, or bring more validation rows (few rows make decisions a coarse measure)",
         TrustmlWarning,
         stacklevel=stacklevel + 1,
     )
