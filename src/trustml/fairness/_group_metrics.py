@@ -298,6 +298,8 @@ def group_metrics(
 ) -> GroupMetrics:
     """Return metrics of each group of rows, with their differences, ratios and intervals.
 
+    Rows of the inputs are matched by position, never by the index of a frame or series.
+
     Parameters
     ----------
     y_true, y_pred : array-like of shape (n,)
