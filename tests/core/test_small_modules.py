@@ -67,6 +67,8 @@ def test_bad_random_state(make):
     for bad in ("seed", 1.5, True):
         with pytest.raises(TypeError, match="random_state must be"):
             make(bad)
+    with pytest.raises(TypeError, match=r"got RandomState; numpy\.random\.default_rng\(seed\)"):
+        make(np.random.RandomState(0))
     with pytest.raises(ValueError, match="non-negative"):
         make(-1)
 

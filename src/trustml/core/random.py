@@ -22,9 +22,11 @@ _BLOCK = 2**15  # numbers hashed at a time: these stay in the cache
 def _check(random_state: Any) -> None:
     kinds = (int, np.integer, torch.Generator, np.random.Generator, type(None))
     if isinstance(random_state, bool) or not isinstance(random_state, kinds):
+        old = isinstance(random_state, np.random.RandomState)
+        hint = "; numpy.random.default_rng(seed) is its successor" if old else ""
         raise TypeError(
             f"random_state must be an int, a torch.Generator, a numpy.random.Generator or None, "
-            f"got {type(random_state).__name__}"
+            f"got {type(random_state).__name__}{hint}"
         )
     if isinstance(random_state, (int, np.integer)) and random_state < 0:
         raise ValueError(f"random_state must be non-negative, got {random_state}")
