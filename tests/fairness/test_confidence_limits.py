@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from trustml.fairness import group_metrics, prediction_set_metrics
+from trustml.fairness import group_metrics, minimum_detectable_gap, prediction_set_metrics
 from trustml.fairness._limits import area_limits, mean_limits
 from trustml.warnings import SmallGroupWarning
 
@@ -56,6 +56,20 @@ def test_a_group_that_shows_no_variation_is_not_taken_for_certain():
     sizes, singles = g.ci()["set_size"], g.ci()["singleton"]
     assert sizes["low"] < 0 < sizes["high"]
     assert singles["low"] < 0 < singles["high"]
+
+
+def test_the_detectable_gap_of_a_group_without_variation_is_not_small():
+    rng = np.random.default_rng(0)
+    s, y = np.repeat(["a", "b"], [25, 400]), rng.integers(0, 2, 425)
+    score = np.where(s == "a", 0.2 + 0.6 * y, rng.random(425))
+    g = group_metrics(y, y, sensitive_features=s, y_score=score, metrics=["roc_auc", "mean_score"])
+    assert g.by_group["roc_auc"][0] == 1
+    found = minimum_detectable_gap(g)
+    np.testing.assert_array_equal(found, minimum_detectable_gap(g))  # nothing is drawn
+    ends = np.asarray(g.ci(0.6827, of="by_group"))
+    widths = (ends[..., 1] - ends[..., 0]) / 2
+    np.testing.assert_allclose(found, (1.96 + 0.8416) * np.hypot(*widths), rtol=1e-3)
+    assert (widths[0] > 0.02).all()
 
 
 def test_where_no_range_is_known_there_is_no_interval():

@@ -66,6 +66,16 @@ class Sample:
         np.divide(hits, trials, out=found, where=trials > 0)
         return found
 
+    def standard_errors(self, name: str) -> np.ndarray | None:
+        """Return half the width of 68 % intervals, (n_groups,); None where these need draws."""
+        found = np.full(self.n_groups, np.nan)
+        for group in np.flatnonzero(np.isfinite(self.values(name))).tolist():
+            interval = limits(self.others[name], self.rows(group), 0.6827)
+            if interval is None:
+                return None
+            found[group] = (interval.high - interval.low) / 2
+        return found
+
     def signed(self, name: str) -> bool:
         """Whether a metric may be negative, so that a ratio of it says nothing."""
         if name in self.rates:

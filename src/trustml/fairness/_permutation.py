@@ -160,8 +160,9 @@ def minimum_detectable_gap(
 
     level, power = check_probability(level, "level"), check_probability(power, "power")
     sample = sample_of(g)
-    errors = None
-    if sample.others:
+    closed = {name: sample.standard_errors(name) for name in sample.others}
+    errors = np.empty((0, 0))
+    if any(own is None for own in closed.values()):
         errors = np.asarray(bootstrap_groups(g, 500, random_state=random_state).standard_errors())
     found = np.full(len(g.metrics), np.nan)
     for j, name in enumerate(g.metrics):
@@ -170,8 +171,10 @@ def minimum_detectable_gap(
             trials = trials[trials > 0]
             pooled = (hits.sum() + 1) / (trials.sum() + 2)  # never 0, however rare the successes
             variances = pooled * (1 - pooled) / trials
-        elif errors is not None:
-            variances = errors[np.isfinite(errors[:, j]), j] ** 2
+        else:
+            own = closed[name]
+            own = errors[:, j] if own is None else own
+            variances = own[np.isfinite(own)] ** 2
         if len(variances) < 2:
             continue
         worst = np.sort(variances)[-2:].sum() ** 0.5
