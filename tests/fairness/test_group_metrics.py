@@ -241,7 +241,11 @@ BAD = {
     "score of classes": (
         {"metrics": "roc_auc", "y_true": Y + S, "y_score": SCORE}, ValueError, "binary",
     ),
-    "words": ({"metrics": "mean_error", "y_true": Y.astype(str)}, ValueError, "needs numbers"),
+    "words": (
+        {"metrics": "mean_error", "y_true": Y.astype(str), "y_pred": P.astype(str)},
+        ValueError,
+        "needs numbers",
+    ),
 }  # fmt: skip
 
 
