@@ -1,5 +1,7 @@
 """AIF360 behind our face: its numbers, our arrays, labels, groups and random numbers."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -186,6 +188,38 @@ def test_their_in_processing():
         expected = theirs.predict(dataset(slice(None))).labels.ravel()
     np.testing.assert_array_equal(found, expected)
     assert set(found) == {0, 1}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_an_algorithm_that_starts_another_python(monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/bin")
+    fair = Aif360Classifier("PrejudiceRemover", privileged="m", random_state=0)
+    found = fair.fit(X, Y, sensitive_features=S).predict(X, sensitive_features=S)
+    assert (found == Y).mean() > 0.6
+    assert os.environ["PATH"] == "/usr/bin"
+
+
+def test_scores_where_they_are_needed_and_only_there():
+    with pytest.raises(ValueError, match=r"EqOddsPostprocessing corrects.*pass estimator="):
+        Aif360Classifier("EqOddsPostprocessing").fit(X, Y, sensitive_features=S)
+    with pytest.raises(ValueError, match="PrejudiceRemover is trained on labels"):
+        Aif360Classifier("PrejudiceRemover", LogisticRegression()).fit(X, Y, sensitive_features=S)
+
+
+def test_of_three_groups_one_is_named():
+    three = np.where(X[:, 1] > 1, "x", S)
+    for call in (
+        lambda: to_dataset(X, Y, sensitive_features=three),
+        lambda: metric("disparate_impact", Y, Y, sensitive_features=three),
+        lambda: Aif360Transformer("Reweighing").fit(X, Y, sensitive_features=three),
+        lambda: Aif360Classifier("EqOddsPostprocessing", LogisticRegression()).fit(
+            X, Y, sensitive_features=three
+        ),
+    ):
+        with pytest.raises(ValueError, match=r"pass privileged=.*'f', 'm', 'x'"):
+            call()
+    data = to_dataset(X, Y, sensitive_features=three, privileged="m")
+    np.testing.assert_array_equal(data.protected_attributes.ravel(), three == "m")
 
 
 @pytest.mark.parametrize(

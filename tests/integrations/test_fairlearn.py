@@ -1,5 +1,7 @@
 """fairlearn behind our face: its numbers, our labels, groups, models and random numbers."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 
+from trustml.integrations import fairlearn as adapter
 from trustml.integrations.fairlearn import (
     FairlearnClassifier,
     FairlearnTransformer,
@@ -230,6 +233,25 @@ def test_their_metrics_by_name():
     ) == pytest.approx(
         theirs.mean_absolute_error_group_max(X[:, 0], scores, sensitive_features=CODES)
     )
+
+
+@pytest.mark.parametrize("given", [LogisticRegression(), None, "grid", ExponentiatedGradient])
+def test_what_is_no_mitigator(given):
+    with pytest.raises(TypeError, match="mitigator must be an estimator of fairlearn"):
+        FairlearnClassifier(given).fit(X[FIT], Y[FIT], sensitive_features=S[FIT])
+
+
+@pytest.mark.parametrize("name", MITIGATORS)
+def test_their_use_of_pandas_is_not_the_users_concern(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # without the filters of this suite
+        FairlearnClassifier(MITIGATORS[name]).fit(X[FIT], Y[FIT], sensitive_features=S[FIT])
+
+
+def test_the_public_names():
+    assert set(adapter.__all__) == {
+        "FairlearnClassifier", "FairlearnTransformer", "metric", "moment"
+    }  # fmt: skip
 
 
 def test_what_they_do_not_have():

@@ -36,7 +36,7 @@ def to_dataset(
     sensitive_features : array of shape (n,) or (n, k), frame, series or dict of columns
         Group membership. AIF360 compares two sides: ``privileged``, and all others together.
     privileged : object or None
-        A group; None: the first of the sorted groups.
+        A group; None: of two, the first of the sorted groups.
     pos_label : object or None
         The favourable label; None: 1 of {0, 1} and {-1, 1}.
     y_score : array of shape (n,) or None
@@ -52,7 +52,8 @@ def to_dataset(
     Raises
     ------
     ValueError
-        If labels are not binary, or a column holds no finite numbers.
+        If labels are not binary, a column holds no finite numbers, or more than two groups have
+        none that is privileged.
     """
     labels = as_decisions(y, y, pos_label).true
     if labels is None:
@@ -150,7 +151,14 @@ def metric(
 
 def side_of(groups: Groups, privileged: Any) -> int:
     """Return the position of the privileged group."""
-    return 0 if privileged is None else groups.index(privileged)
+    if privileged is not None:
+        return groups.index(privileged)
+    if len(groups.labels) > 2:
+        raise ValueError(
+            "AIF360 compares one group with all others together: pass privileged=, one of "
+            f"{list(groups.labels)}"
+        )
+    return 0
 
 
 def rows_to_dataset(

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -200,8 +204,9 @@ class Aif360Classifier(ByGroup):
                 labels = np.where(y, self._favourable(), self._other())
                 self.estimator_ = clone(self.estimator).fit(to_rows(X), labels, **more)
             scores = self._scores(X)
-        with seeded(self._draw):
+        with seeded(self._draw), _own_python_first():
             self.algorithm_ = _made(self.algorithm, self.options, self._draw)
+            self._check_scores(scores)
             if scores is None:
                 self.algorithm_.fit(true)
             else:
@@ -239,10 +244,21 @@ class Aif360Classifier(ByGroup):
         side = codes == self._privileged
         scores = None if self.estimator is None else self._scores(X)
         labels = np.arange(len(side)) % 2 == 1 if scores is None else scores > 0.5
-        with seeded(self._draw):
+        with seeded(self._draw), _own_python_first():
             found = self.algorithm_.predict(rows_to_dataset(X, labels, side, scores))
         decided: np.ndarray = (found.labels.ravel() == found.favorable_label).astype(np.float64)
         return decided
+
+    def _check_scores(self, scores: np.ndarray | None) -> None:
+        corrects = "dataset_pred" in inspect.signature(self.algorithm_.fit).parameters
+        name = type(self.algorithm_).__name__
+        if corrects and scores is None:
+            raise ValueError(f"{name} corrects an estimator's scores: pass estimator=")
+        if scores is not None and not corrects:
+            raise ValueError(
+                f"{name} is trained on labels, not on an estimator's scores: leave estimator= out; "
+                "arguments of the algorithm go in options="
+            )
 
     def _scores(self, X: Any) -> np.ndarray:
         column = list(self.estimator_.classes_).index(self._favourable())
@@ -250,6 +266,21 @@ class Aif360Classifier(ByGroup):
 
     def _other(self) -> Any:
         return next(label for label in self.classes_.tolist() if label != self._favourable())
+
+
+@contextmanager
+def _own_python_first() -> Iterator[None]:
+    """Let ``python``, which some algorithms start, be the one that runs this."""
+    before = os.environ.get("PATH")
+    own = str(Path(sys.executable).parent)
+    os.environ["PATH"] = own if before is None else own + os.pathsep + before
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PATH"]
+        else:
+            os.environ["PATH"] = before
 
 
 def _made(algorithm: Any, options: Mapping[str, Any] | None, seed: int) -> Any:

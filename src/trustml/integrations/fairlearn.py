@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from typing import Any, Self
 
 import numpy as np
@@ -18,6 +19,8 @@ from trustml.fairness._rates import as_decisions
 from trustml.integrations._by_group import ByGroup
 from trustml.integrations._rows import to_rows
 from trustml.model import Model
+
+__all__ = ["FairlearnClassifier", "FairlearnTransformer", "metric", "moment"]
 
 _MOMENTS = {
     "demographic_parity": "DemographicParity",
@@ -82,9 +85,12 @@ class FairlearnClassifier(ByGroup):
                 f"fairlearn's {type(self.mitigator).__name__} is given no sample_weight here; "
                 "resample the rows, or use a mitigator of trustml.fairness"
             )
+        _check_groups_are_taken(self.mitigator)
         seed = int(numpy_generator(self.random_state).integers(2**31))
         made = _served(self.mitigator, self._favourable())
-        with seeded(seed):
+        with seeded(seed), warnings.catch_warnings():
+            # Of its own use of pandas, which the user cannot mend.
+            warnings.filterwarnings("ignore", category=DeprecationWarning, module="fairlearn")
             made.fit(to_rows(X), y.astype(np.int64), sensitive_features=groups.codes)
         self.mitigator_, self.groups_, self._groups = made, list(groups.labels), groups
         self._asks_groups = "sensitive_features" in inspect.signature(made.predict).parameters
@@ -339,6 +345,17 @@ class _Favourable(ClassifierMixin, BaseEstimator):
     def predict(self, X: Any) -> np.ndarray:
         decided: np.ndarray = (to_numpy(self.model.predict(X)) == self.label).astype(np.int64)
         return decided
+
+
+def _check_groups_are_taken(mitigator: Any) -> None:
+    """Refuse what is no mitigator of fairlearn's kind."""
+    asks = inspect.signature(mitigator.fit).parameters if hasattr(mitigator, "fit") else {}
+    by_keyword = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in asks.values())
+    if isinstance(mitigator, type) or not (by_keyword or "sensitive_features" in asks):
+        raise TypeError(
+            "mitigator must be an estimator of fairlearn, whose fit takes sensitive_features, such "
+            f"as ExponentiatedGradient(estimator, moment('equalized_odds')); got {mitigator!r}"
+        )
 
 
 def _served(mitigator: Any, label: Any) -> Any:
