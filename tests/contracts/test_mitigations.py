@@ -6,17 +6,20 @@ import warnings
 
 import numpy as np
 import pytest
+import sklearn
 import torch
 from sklearn.base import ClassifierMixin, RegressorMixin, TransformerMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from trustml import fairness
 from trustml.core.random import row_uniforms
 from trustml.core.validation import to_numpy
 from trustml.model import Model, wrap
-from trustml.warnings import TrustmlWarning
+from trustml.warnings import SmallGroupWarning, TrustmlWarning
 
 
 def problem(n=600, seed=0):
@@ -132,6 +135,7 @@ ESTIMATORS = [
     for thing in (getattr(fairness, name) for name in fairness.__all__)
     if inspect.isclass(thing) and issubclass(thing, MIXINS)
 ]
+TESTED_IN_PIPELINES = [fairness.ThresholdOptimizer, fairness.GridSearch]
 CLASSIFIERS = [kind for kind in ESTIMATORS if issubclass(kind, ClassifierMixin)]
 TRANSFORMERS = [kind for kind in ESTIMATORS if issubclass(kind, TransformerMixin)]
 # What correlates with a sensitive number can be removed without groups.
@@ -238,7 +242,8 @@ class TestEstimator:
             answers(copy, X, S)
 
     def test_sensitive_features_are_required_by_name(self, kind):
-        with pytest.raises(TypeError, match="sensitive_features"):
+        wanted = rf"{kind.__name__}.*sensitive_features"
+        with pytest.raises(TypeError, match=wanted):
             built(kind).fit(X, Y)
         with pytest.raises(TypeError):
             built(kind).fit(X, Y, S)
@@ -330,6 +335,26 @@ def test_sensitive_columns_are_known_by_their_names(kind, method):
 
 
 @asked_by_group()
+def test_missing_groups_name_the_public_class_and_the_method(kind, method):
+    with pytest.raises(TypeError, match=rf"^{kind.__name__}.{method} needs sensitive_features="):
+        getattr(fitted_once(kind), method)(Y if method == "sample_weight" else X)
+
+
+@pytest.mark.parametrize("kind", TESTED_IN_PIPELINES)
+def test_a_pipeline_without_routing_is_told_how(kind):
+    with pytest.raises(
+        TypeError, match=rf"^{kind.__name__}.fit needs .*metadata_routing=True"
+    ) as e:
+        make_pipeline(StandardScaler(), built(kind)).fit(X, Y)
+    with sklearn.config_context(enable_metadata_routing=True):
+        assert ".set_fit_request(sensitive_features=True)" in str(e.value)
+        asks = built(kind).set_fit_request(sensitive_features=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TrustmlWarning)
+            make_pipeline(StandardScaler(), asks).fit(X, Y, sensitive_features=S)
+
+
+@asked_by_group()
 def test_a_name_may_be_missing_on_either_side(kind, method):
     pd = pytest.importorskip("pandas")
     rows = Y if method == "sample_weight" else X
@@ -383,6 +408,16 @@ class TestClassifier:
             )
         ]
         assert gaps[0] < 0.75 * gaps[2] or gaps[1] < 0.75 * gaps[3]
+
+    def test_small_groups_are_named_once(self, kind):
+        small = S.copy()
+        small[np.flatnonzero(S == "f")[-12:]] = "x"
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            built(kind).fit(X, Y, sensitive_features=small)
+        told = [w for w in caught if issubclass(w.category, SmallGroupWarning)]
+        assert [w.filename for w in told] == [__file__]
+        assert "{'x': 12}" in str(told[0].message)
 
     def test_only_two_labels_are_taken(self, kind):
         with pytest.raises(ValueError, match="binary"):

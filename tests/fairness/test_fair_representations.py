@@ -124,7 +124,7 @@ def test_collapse_is_said():
 )
 def test_bad_parameters(settings, message):
     with pytest.raises(ValueError, match=message):
-        fit(*sample(4, n=60), **settings)
+        fit(*sample(4, n=150), **settings)
 
 
 @pytest.mark.cuda

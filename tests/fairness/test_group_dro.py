@@ -65,6 +65,6 @@ def test_without_sharpness_the_groups_are_balanced():
 
 
 def test_wrong_arguments_name_the_fix():
-    X, y, s = problem(100)
+    X, y, s = problem(200)
     with pytest.raises(ValueError, match="sharpness"):
         GroupDRO(sharpness=-1).fit(X, y, sensitive_features=s)

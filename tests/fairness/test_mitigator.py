@@ -7,6 +7,8 @@ from sklearn.exceptions import NotFittedError
 from trustml.fairness._mitigator import FairClassifier
 from trustml.warnings import TrustmlWarning
 
+pytestmark = pytest.mark.filterwarnings("ignore:groups with fewer than")
+
 
 class Given(FairClassifier):
     """Decides with given probabilities."""

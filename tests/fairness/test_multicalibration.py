@@ -100,7 +100,10 @@ def test_probabilities_that_the_learner_did_not_see():
     for folds in (None, 4):
         fair = Multicalibration(tree, folds=folds, min_share=0.05)
         if folds is None:
-            with pytest.warns(TrustmlWarning, match="unmitigated"):
+            with (
+                pytest.warns(TrustmlWarning, match="unmitigated"),
+                pytest.warns(TrustmlWarning, match="by heart"),
+            ):
                 fair.fit(X[train], y[train], sensitive_features=s[train])
         else:
             fair.fit(X[train], y[train], sensitive_features=s[train])
@@ -130,3 +133,10 @@ def test_bad_input_and_too_few_passes():
             Multicalibration(LogisticRegression(), **{name: value}).fit(X, y, sensitive_features=s)
     with pytest.raises(ValueError, match="n_bins must be a positive"):
         Multicalibration(LogisticRegression(), n_bins=0).fit(X, y, sensitive_features=s)
+
+
+@pytest.mark.parametrize("depth", [0, -1, 1.5])
+def test_depth_counts_columns(depth):
+    X, y, s = sample(0)
+    with pytest.raises((ValueError, TypeError), match="depth"):
+        Multicalibration(LogisticRegression(), depth=depth).fit(X, y, sensitive_features=s)

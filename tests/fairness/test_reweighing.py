@@ -55,3 +55,9 @@ def test_bad_input():
     fitted = Reweighing().fit(None, y, sensitive_features=s)
     with pytest.raises(ValueError, match="did not occur in fit"):
         fitted.sample_weight(y + 5, sensitive_features=s)
+
+
+def test_measurements_are_no_labels():
+    y, s = sample(0)
+    with pytest.raises(ValueError, match="continuous"):
+        Reweighing().fit(None, y + np.random.default_rng(0).normal(size=200), sensitive_features=s)

@@ -13,10 +13,18 @@ from hypothesis import strategies as st
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
-from trustml.fairness import ThresholdOptimizer
+from trustml.fairness import (
+    CalibratedEqualizedOdds,
+    Multicalibration,
+    RejectOptionClassifier,
+    ThresholdOptimizer,
+)
 from trustml.fairness._roc_curves import best_mixtures, compared_rates, curves_of, gains
 from trustml.fairness._threshold_search import RangeMaximum, best_thresholds
 from trustml.model import wrap
@@ -191,6 +199,7 @@ def test_search_without_chance_equals_all_tuples_of_thresholds(
         assert gap <= tolerance + 1e-9
 
 
+@pytest.mark.filterwarnings("ignore:groups with fewer than")
 @pytest.mark.parametrize("seed", range(8))
 def test_where_errors_come_no_closer_the_smallest_gap_is_taken_and_said(seed):
     rng = np.random.default_rng(seed)
@@ -338,6 +347,43 @@ def test_what_can_give_the_scores():
     assert fair.feature_names_in_.tolist() == ["a", "b"]
 
 
+WEIGHED = (
+    ThresholdOptimizer,
+    RejectOptionClassifier,
+    CalibratedEqualizedOdds,
+    Multicalibration,
+)
+
+
+@pytest.mark.filterwarnings("ignore::trustml.warnings.TrustmlWarning")
+@pytest.mark.parametrize("folds", [None, 3])
+@pytest.mark.parametrize("kind", WEIGHED)
+def test_weights_reach_the_last_step_of_a_pipeline(kind, folds):
+    X, y, s = sample(10, n=300)
+    weights = np.random.default_rng(0).uniform(0.1, 5, 300)
+
+    def answers(estimator):
+        fair = kind(estimator, folds=folds)
+        fair.fit(X, y, sensitive_features=s, sample_weight=weights)
+        return fair.predict_proba(X, sensitive_features=s)
+
+    wanted = answers(LogisticRegression())
+    inner = make_pipeline(FunctionTransformer(), LogisticRegression())
+    for pipeline in (inner, make_pipeline(FunctionTransformer(), inner)):
+        np.testing.assert_allclose(answers(pipeline), wanted)
+    unweighted = kind(LogisticRegression(), folds=folds).fit(X, y, sensitive_features=s)
+    assert not np.allclose(unweighted.predict_proba(X, sensitive_features=s), wanted)
+    with sklearn.config_context(enable_metadata_routing=True):
+        asks = LogisticRegression().set_fit_request(sample_weight=True)
+        np.testing.assert_allclose(answers(make_pipeline(FunctionTransformer(), asks)), wanted)
+    for none in (
+        KNeighborsClassifier(),
+        make_pipeline(FunctionTransformer(), KNeighborsClassifier()),
+    ):
+        with pytest.raises(ValueError, match="fit of KNeighborsClassifier takes none"):
+            answers(none)
+
+
 def test_labels_of_any_kind_and_either_favoured():
     X, y, s = sample(5)
     words = np.where(y == 1, "good", "bad")
@@ -357,8 +403,19 @@ def test_labels_of_any_kind_and_either_favoured():
 def test_scores_that_the_learner_did_not_see():
     X, y, s = sample(6, n=400)
     tree = DecisionTreeClassifier(random_state=0)
-    with pytest.warns(TrustmlWarning, match="unmitigated"):
+    by_heart = r"curve 1.0000\).*by heart"
+    with (
+        pytest.warns(TrustmlWarning, match=f"{by_heart}.*pass folds=5") as caught,
+        pytest.warns(TrustmlWarning, match="unmitigated"),
+    ):
         known = ThresholdOptimizer(tree, tolerance=0.5).fit(X, y, sensitive_features=s)
+    assert {w.filename for w in caught} == {__file__}
+    fitted = DecisionTreeClassifier(random_state=0).fit(X, y)
+    with (
+        pytest.warns(TrustmlWarning, match=f"{by_heart}.*was not trained on"),
+        pytest.warns(TrustmlWarning, match="unmitigated"),
+    ):
+        ThresholdOptimizer(fitted, prefit=True).fit(X, y, sensitive_features=s)
     assert known.objective_value_ == 1.0  # it knows its rows by heart
     held = ThresholdOptimizer(tree, folds=4).fit(X, y, sensitive_features=s)
     assert held.objective_value_ < 0.9

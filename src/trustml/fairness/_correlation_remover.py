@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from trustml.core.validation import check_aligned
 from trustml.fairness._group_transformer import GroupTransformer, check_share, like_table, numbers
-from trustml.fairness._known_groups import sensitive_columns
+from trustml.fairness._known_groups import check_given, sensitive_columns
 
 _CATEGORIES = 10  # numbers with at most so many distinct values are codes of groups
 
@@ -50,7 +50,7 @@ class CorrelationRemover(GroupTransformer):
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = alpha
 
-    def fit(self, X: Any, y: Any = None, *, sensitive_features: Any) -> Self:
+    def fit(self, X: Any, y: Any = None, *, sensitive_features: Any = None) -> Self:
         """Regress the columns on the sensitive ones.
 
         Parameters
@@ -67,6 +67,7 @@ class CorrelationRemover(GroupTransformer):
         CorrelationRemover
             Itself.
         """
+        check_given(self, "fit", sensitive_features)
         check_share(self.alpha, "alpha")
         check_aligned(X=X, sensitive_features=sensitive_features)
         rows = numbers(self, X)
@@ -84,7 +85,7 @@ class CorrelationRemover(GroupTransformer):
         self.coef_ = solved / length[:, None]
         return self
 
-    def transform(self, X: Any, *, sensitive_features: Any) -> Any:
+    def transform(self, X: Any, *, sensitive_features: Any = None) -> Any:
         """Return the columns less what the sensitive ones say.
 
         Parameters
@@ -100,6 +101,7 @@ class CorrelationRemover(GroupTransformer):
             In the kind of ``X``, names kept.
         """
         check_is_fitted(self)
+        check_given(self, "transform", sensitive_features)
         rows = numbers(self, X, reset=False)
         columns = sensitive_columns(sensitive_features, len(rows), tuple(self._categories))
         said = (self._design(columns) - self.mean_) @ self.coef_

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from trustml.core.validation import check_aligned
 from trustml.fairness._group_transformer import GroupTransformer, check_share, like_table, numbers
 from trustml.fairness._groups import as_groups
-from trustml.fairness._known_groups import group_codes
+from trustml.fairness._known_groups import check_given, group_codes
 
 
 class DisparateImpactRemover(GroupTransformer):
@@ -45,7 +45,7 @@ class DisparateImpactRemover(GroupTransformer):
     def __init__(self, repair_level: float = 1.0) -> None:
         self.repair_level = repair_level
 
-    def fit(self, X: Any, y: Any = None, *, sensitive_features: Any) -> Self:
+    def fit(self, X: Any, y: Any = None, *, sensitive_features: Any = None) -> Self:
         """Learn the groups' distributions of each column.
 
         Parameters
@@ -62,6 +62,7 @@ class DisparateImpactRemover(GroupTransformer):
         DisparateImpactRemover
             Itself.
         """
+        check_given(self, "fit", sensitive_features)
         check_share(self.repair_level, "repair_level")
         check_aligned(X=X, sensitive_features=sensitive_features)
         rows = numbers(self, X)
@@ -81,7 +82,7 @@ class DisparateImpactRemover(GroupTransformer):
             self._moves.append([_move(values, edges, integral) for values in sorted_])
         return self
 
-    def transform(self, X: Any, *, sensitive_features: Any) -> Any:
+    def transform(self, X: Any, *, sensitive_features: Any = None) -> Any:
         """Return repaired columns; values between those of ``fit`` are interpolated.
 
         Parameters
@@ -97,6 +98,7 @@ class DisparateImpactRemover(GroupTransformer):
             In the kind of ``X``, names kept.
         """
         check_is_fitted(self)
+        check_given(self, "transform", sensitive_features)
         rows = numbers(self, X, reset=False)
         codes = group_codes(sensitive_features, len(rows), self._groups)
         repaired = rows.copy()

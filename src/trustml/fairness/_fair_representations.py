@@ -218,7 +218,7 @@ class FairRepresentation(OneToOneFeatureMixin, TransformerMixin, FairClassifier)
         return like_table((shares @ v).cpu().numpy() * self._scale + self._mean, X)
 
     def fit_transform(
-        self, X: Any, y: Any, *, sensitive_features: Any, sample_weight: Any = None
+        self, X: Any, y: Any, *, sensitive_features: Any = None, sample_weight: Any = None
     ) -> Any:
         """Fit, and return the rebuilt rows.
 

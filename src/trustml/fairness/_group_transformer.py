@@ -18,14 +18,14 @@ class GroupTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, AB
     """Base of transformers that need the groups of the rows, in ``fit`` and in ``transform``."""
 
     @abstractmethod
-    def fit(self, X: Any, y: Any = None, *, sensitive_features: Any) -> Self:
+    def fit(self, X: Any, y: Any = None, *, sensitive_features: Any = None) -> Self:
         """Learn from rows whose groups are known."""
 
     @abstractmethod
-    def transform(self, X: Any, *, sensitive_features: Any) -> Any:
+    def transform(self, X: Any, *, sensitive_features: Any = None) -> Any:
         """Return the changed columns."""
 
-    def fit_transform(self, X: Any, y: Any = None, *, sensitive_features: Any) -> Any:
+    def fit_transform(self, X: Any, y: Any = None, *, sensitive_features: Any = None) -> Any:
         """Fit, and return the rows without the correlation.
 
         Parameters

@@ -13,6 +13,17 @@ from trustml.fairness._groups import Groups, _columns, _refuse_missing
 _NAMELESS = re.compile(r"(sensitive_feature_)?\d+")
 
 
+def check_given(asked: Any, method: str, sensitive_features: Any) -> None:
+    """Refuse None, in the name of the public class and of its method."""
+    if sensitive_features is None:
+        raise TypeError(
+            f"{type(asked).__name__}.{method} needs sensitive_features=: one value a row, its "
+            "group. In a pipeline or a search scikit-learn passes it on, after "
+            "sklearn.set_config(enable_metadata_routing=True) and a request, as in "
+            f"{type(asked).__name__}(...).set_fit_request(sensitive_features=True)"
+        )
+
+
 def sensitive_columns(
     sensitive_features: Any, n: int, known: tuple[str, ...] | None = None
 ) -> dict[str, np.ndarray]:

@@ -21,6 +21,7 @@ from trustml.core.random import row_uniforms
 from trustml.core.validation import check_aligned, take_rows
 from trustml.fairness._drawn_gap import warn_if_drawn_apart
 from trustml.fairness._groups import Groups, as_groups
+from trustml.fairness._known_groups import check_given
 from trustml.fairness._rates import check_weights
 from trustml.fairness._roc_curves import compared_rates
 from trustml.warnings import TrustmlWarning
@@ -48,7 +49,9 @@ class FairClassifier(ClassifierMixin, BaseEstimator, ABC):
     n_features_in_: int
     seed_: int | None = None
 
-    def fit(self, X: Any, y: Any, *, sensitive_features: Any, sample_weight: Any = None) -> Self:
+    def fit(
+        self, X: Any, y: Any, *, sensitive_features: Any = None, sample_weight: Any = None
+    ) -> Self:
         """Learn from labelled rows whose groups are known.
 
         Parameters
@@ -74,10 +77,13 @@ class FairClassifier(ClassifierMixin, BaseEstimator, ABC):
 
         Warns
         -----
+        SmallGroupWarning
+            If a group has fewer than 20 rows.
         TrustmlWarning
             If all rows get one decision, or every row the decision of the unmitigated model; if
             decisions are drawn, and those of the rows leave a gap that is far beyond the expected.
         """
+        check_given(self, "fit", sensitive_features)
         check_aligned(X=X, y=y, sensitive_features=sensitive_features, sample_weight=sample_weight)
         validate_data(self, X, y, skip_check_array=True)
         labels = column_or_1d(y, warn=True)
@@ -100,6 +106,7 @@ class FairClassifier(ClassifierMixin, BaseEstimator, ABC):
             )
         if groups is None or len(groups.labels) < 2:
             raise ValueError("sensitive_features has one group only; fairness compares two or more")
+        groups.warn_if_small(stacklevel=2)
         positive = labels == self._favourable()
         decided, unmitigated = self._fit(X, positive, groups, weights)
         self._warn_if_useless(decided, unmitigated)

@@ -105,6 +105,8 @@ class Multicalibration(PostProcessor):
                 raise ValueError(f"{name} must be in (0, 1), got {getattr(self, name)!r}")
         for name in ("n_bins", "max_iter"):
             check_positive_int(getattr(self, name), name)
+        if self.depth is not None:
+            check_positive_int(self.depth, "depth")
         w = weights / weights.sum()
         p = scores.copy()
         members = [

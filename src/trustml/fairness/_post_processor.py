@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from abc import abstractmethod
 from typing import Any
 
 import numpy as np
+from sklearn import get_config
 from sklearn.base import clone
-from sklearn.metrics import accuracy_score
+from sklearn.metrics import accuracy_score, roc_auc_score
 from sklearn.model_selection import cross_val_predict
+from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import nn
 
 from trustml.core.random import RandomState, numpy_generator
 from trustml.core.validation import check_aligned, check_finite, to_numpy
 from trustml.fairness._groups import Groups
-from trustml.fairness._known_groups import group_codes
+from trustml.fairness._known_groups import check_given, group_codes
 from trustml.fairness._mitigator import FairClassifier
 from trustml.model import Model, wrap
+from trustml.warnings import TrustmlWarning
 
 _SCORES = ("predict_proba", "decision_function")
+_BY_HEART = 0.999  # area under the ROC curve
 
 
 class PostProcessor(FairClassifier):
@@ -63,7 +69,7 @@ class PostProcessor(FairClassifier):
         unmitigated = scores if self._corrects_scores else (scores > self._cut).astype(np.float64)
         return self._decided(X, scores, groups.codes), unmitigated
 
-    def predict_proba(self, X: Any, *, sensitive_features: Any) -> np.ndarray:  # type: ignore[override]
+    def predict_proba(self, X: Any, *, sensitive_features: Any = None) -> np.ndarray:
         """Return the probabilities of ``classes_``.
 
         Parameters
@@ -78,9 +84,10 @@ class PostProcessor(FairClassifier):
         numpy.ndarray of shape (n, 2)
             Where decisions are drawn, those of the draw.
         """
+        check_given(self, "predict_proba", sensitive_features)
         return self._columns(self._answers(X, sensitive_features))
 
-    def predict(self, X: Any, *, sensitive_features: Any) -> np.ndarray:  # type: ignore[override]
+    def predict(self, X: Any, *, sensitive_features: Any = None) -> np.ndarray:
         """Return one of ``classes_`` for each row; equal rows of a group get equal decisions.
 
         Parameters
@@ -94,9 +101,12 @@ class PostProcessor(FairClassifier):
         -------
         numpy.ndarray of shape (n,)
         """
+        check_given(self, "predict", sensitive_features)
         return self._labels(X, self._answers(X, sensitive_features))
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None, *, sensitive_features: Any) -> float:
+    def score(
+        self, X: Any, y: Any, sample_weight: Any = None, *, sensitive_features: Any = None
+    ) -> float:
         """Return the accuracy of ``predict``.
 
         Parameters
@@ -114,6 +124,7 @@ class PostProcessor(FairClassifier):
         -------
         float
         """
+        check_given(self, "score", sensitive_features)
         found = self.predict(X, sensitive_features=sensitive_features)
         return float(accuracy_score(y, found, sample_weight=sample_weight))
 
@@ -133,7 +144,7 @@ class PostProcessor(FairClassifier):
             check_is_fitted(self.estimator)
             self.estimator_ = self.estimator
         else:
-            given = {} if weights is None else {"sample_weight": weights}
+            given = {} if weights is None else {weights_name(self.estimator): weights}
             self.estimator_ = clone(self.estimator).fit(X, labels, **given)
             if self.folds is not None:
                 out = cross_val_predict(
@@ -146,6 +157,7 @@ class PostProcessor(FairClassifier):
                 )
                 return self._favourable_scores(out)
         scores = self._scores(self.estimator_, X)
+        self._warn_if_by_heart(scores, y, weights)
         known = getattr(self.estimator_, "classes_", None)
         if known is None or known.tolist() != self.classes_.tolist():
             raise ValueError(
@@ -153,6 +165,21 @@ class PostProcessor(FairClassifier):
                 f"{None if known is None else known.tolist()}; give y in the model's labels"
             )
         return scores
+
+    def _warn_if_by_heart(
+        self, scores: np.ndarray, y: np.ndarray, weights: np.ndarray | None
+    ) -> None:
+        area = roc_auc_score(y, scores, sample_weight=weights)
+        if area > _BY_HEART:
+            own = not self.prefit and not isinstance(self.estimator, (Model, nn.Module))
+            warnings.warn(
+                f"the scores separate the labels of these rows almost perfectly (area under the "
+                f"ROC curve {area:.4f}), as those of a model that knows its training rows by "
+                "heart: then what is learnt from them does not hold on new rows; "
+                + ("pass folds=5" if own else "fit on rows that the model was not trained on"),
+                TrustmlWarning,
+                stacklevel=5,
+            )
 
     def _method(self) -> str:
         names = ("predict_proba",) if self._needs_probabilities else _SCORES
@@ -185,3 +212,20 @@ class PostProcessor(FairClassifier):
         if isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool):
             return int(random_state)
         return int(numpy_generator(random_state).integers(2**31))
+
+
+def weights_name(estimator: Any) -> str:
+    """Return what ``fit`` calls its sample weights; those of a pipeline go to its last step."""
+    final, steps = estimator, []
+    while isinstance(final, Pipeline):
+        name, final = final.steps[-1]
+        steps.append(f"{name}__")
+    taken = inspect.signature(final.fit).parameters.values()
+    if not any(p.name == "sample_weight" or p.kind == p.VAR_KEYWORD for p in taken):
+        raise ValueError(
+            f"sample_weight is given, but the fit of {type(final).__name__} takes none; use an "
+            "estimator whose fit does, or leave the weights out"
+        )
+    # With metadata routing the steps say themselves what they want.
+    routed = get_config()["enable_metadata_routing"]
+    return "sample_weight" if routed else "".join([*steps, "sample_weight"])

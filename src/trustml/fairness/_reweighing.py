@@ -7,10 +7,11 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
+from sklearn.utils.multiclass import check_classification_targets
 
 from trustml.core.validation import check_aligned
 from trustml.fairness._groups import as_groups
-from trustml.fairness._known_groups import group_codes
+from trustml.fairness._known_groups import check_given, group_codes
 from trustml.fairness._rates import label_vector
 
 
@@ -40,7 +41,7 @@ class Reweighing(BaseEstimator):
     array([0.667, 0.667, 0.667, 2.   ])
     """
 
-    def fit(self, X: Any, y: Any, *, sensitive_features: Any) -> Self:
+    def fit(self, X: Any, y: Any, *, sensitive_features: Any = None) -> Self:
         """Count labels within groups.
 
         Parameters
@@ -57,8 +58,10 @@ class Reweighing(BaseEstimator):
         Reweighing
             Itself.
         """
+        check_given(self, "fit", sensitive_features)
         check_aligned(y=y, sensitive_features=sensitive_features)
         labels = label_vector(y, "y")
+        check_classification_targets(labels)
         groups = as_groups(sensitive_features, len(labels))
         self._groups = groups
         classes, code = np.unique(labels, return_inverse=True)
@@ -75,7 +78,7 @@ class Reweighing(BaseEstimator):
         self.sample_weight_ = table[groups.codes, code]
         return self
 
-    def sample_weight(self, y: Any, *, sensitive_features: Any) -> np.ndarray:
+    def sample_weight(self, y: Any, *, sensitive_features: Any = None) -> np.ndarray:
         """Return the weights of other rows.
 
         Parameters
@@ -100,6 +103,7 @@ class Reweighing(BaseEstimator):
             raise NotFittedError(
                 "Reweighing is not fitted yet: call fit(X, y, sensitive_features=)"
             )
+        check_given(self, "sample_weight", sensitive_features)
         check_aligned(y=y, sensitive_features=sensitive_features)
         labels = label_vector(y, "y")
         codes = group_codes(sensitive_features, len(labels), self._groups)
