@@ -19,6 +19,7 @@ from trustml.fairness import FairInfluence
 from trustml.fairness._weighted import newton, weighted
 from trustml.influence import InfluenceFunctions
 from trustml.model import wrap
+from trustml.warnings import TrustmlWarning
 
 T, V = slice(0, 300), slice(300, 600)
 
@@ -112,6 +113,31 @@ def test_steps_reach_the_target(case):
     if settings.get("parameters") == "last_layer":
         assert torch.equal(reached.model.module[0].weight, before["0.weight"])
         assert not torch.equal(reached.model.module[2].weight, before["2.weight"])
+
+
+def test_a_network_with_flat_directions_reaches_the_target():
+    x, y, sex = biased_network_rows()
+    torch.manual_seed(2)
+    net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)).double()
+    optimiser = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(100):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(net(x[T]), y[T]).backward()
+        optimiser.step()
+    model = wrap(net, train=(x[T], y[T]), weight_decay=0.0)
+    with pytest.warns(TrustmlWarning, match="not at a minimum"):
+        fair = FairInfluence(model).fit(x[V], y[V], sensitive_features=sex[V])
+    assert fair.gap_ > 0.1
+    assert fair.reach(steps=2).hit  # with 20 Newton steps a move, a gap of .007 is left
+
+
+def biased_network_rows():
+    rng = np.random.default_rng(2)
+    sex = rng.integers(0, 2, 600)
+    noise = [rng.normal(size=600) for _ in range(3)]
+    columns = np.column_stack([noise[0] + sex, noise[1], sex + 0.7 * noise[2]])
+    labels = columns[:, 0] + columns[:, 1] + rng.logistic(size=600) > 0.5
+    return torch.as_tensor(columns), torch.as_tensor(labels.astype(int)), sex
 
 
 def test_a_weighted_objective_is_the_sum_written_out():

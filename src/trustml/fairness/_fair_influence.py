@@ -154,8 +154,8 @@ class FairInfluence(BaseEstimator):
         The parameters move along H⁻¹ times the harmful rows' gradients, for several numbers of
         rows and step lengths. Each candidate is measured on the validation rows; the one with the
         smallest gap of decisions that keeps the accuracy is taken, so its validation gap is
-        somewhat optimistic: measure it again on other rows. What a model without these rows would
-        do is another question: ``prediction_`` says.
+        somewhat optimistic: measure it again on other rows. ``prediction_``
+        says what a model trained without these rows would do.
 
         Parameters
         ----------
@@ -328,7 +328,8 @@ class FairInfluence(BaseEstimator):
 
         Each step asks for its share of what is left of the way, from effects at the weights and
         parameters where the last one ended, and minimises the weighted objective anew by Newton
-        steps: the refit, for linear models.
+        steps: the refit, for linear models. In networks these can end early; an ``influence`` of
+        another curvature ("hessian") or damping, or a larger tolerance may then help.
 
         Parameters
         ----------

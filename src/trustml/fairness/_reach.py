@@ -20,7 +20,7 @@ from trustml.influence import InfluenceFunctions
 from trustml.model import Model
 from trustml.warnings import TrustmlWarning
 
-_NEWTON_STEPS = 20
+_NEWTON_STEPS = 60  # at most; small networks with flat directions take more than 20
 _ROUGHLY = 1e-3  # of the pull may be left on the way, not in the end
 _HALVINGS = 4
 _BEARABLE = 2.0  # times the distance to the target, on the way of decisions
@@ -222,7 +222,8 @@ def warn_if_missed(reached: Reached, stacklevel: int = 3) -> None:
     warnings.warn(
         f"the gap ends at {reached.path[-1, 0]:.3g}, above the target of at most "
         f"{reached.target:g} + {reached.tolerance:g}; allow more loss, a larger upper weight, "
-        "more steps, or bring more validation rows (few rows make decisions a coarse measure)",
+        "more steps, or bring more validation rows (few rows make decisions a coarse measure); "
+        "for a network, another curvature or damping: influence=InfluenceFunctions(...)",
         TrustmlWarning,
         stacklevel=stacklevel + 1,
     )
