@@ -1,5 +1,7 @@
 """What the base of fair classifiers checks, encodes and warns about."""
 
+import warnings
+
 import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
@@ -85,3 +87,20 @@ def test_what_is_asked_is_checked():
         Given([0.9, 0.1]).fit(X, Y, sensitive_features=S).predict(np.ones((3, 2)))
     with pytest.raises(ValueError, match="negative"):
         Given([0.5]).fit(X, Y, sensitive_features=S, sample_weight=-np.ones(8))
+
+
+@pytest.mark.parametrize("distinct", [True, False])
+def test_shared_draws_are_said_of_every_classifier_that_draws(distinct):
+    rng = np.random.default_rng(0)
+    s, y = rng.integers(0, 2, (2, 2000))
+    rows = rng.normal(size=(2000, 1)) if distinct else s[:, None]
+    fair = Given(np.where(rng.random(2000) < 0.5, 0.5, 0.501), seed=2)
+    fair.constraints = "demographic_parity"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fair.fit(rows, y, sensitive_features=s)
+    drawn = fair.predict(rows)
+    gap = abs(drawn[s == 0].mean() - drawn[s == 1].mean())
+    told = [w for w in caught if "share one draw" in str(w.message)]
+    assert [w.filename for w in told] == ([] if distinct else [__file__])
+    assert (gap > 0.9) == (not distinct)
