@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
-from trustml.core.validation import check_aligned
+from trustml.core.alignment import check_aligned
 from trustml.fairness import (
     CorrelationRemover,
     DisparateImpactRemover,

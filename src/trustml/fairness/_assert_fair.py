@@ -8,14 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from trustml.core.alignment import check_aligned
 from trustml.core.random import RandomState
-from trustml.core.validation import (
-    check_aligned,
-    check_alpha,
-    check_choice,
-    check_same_length,
-    to_numpy,
-)
+from trustml.core.validation import check_alpha, check_choice, check_same_length, to_numpy
 from trustml.errors import FairnessError, NotEnoughDataError
 from trustml.fairness._criteria import CRITERIA
 from trustml.fairness._fair_influence import FairInfluence

@@ -18,8 +18,9 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from trustml.core.alignment import check_aligned
 from trustml.core.progress import track
-from trustml.core.validation import check_aligned, check_choice, check_positive_int
+from trustml.core.validation import check_choice, check_positive_int
 from trustml.fairness._best_response import check_kind
 from trustml.fairness._groups import as_groups
 from trustml.fairness._rates import check_weights

@@ -9,13 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trustml.core.validation import (
-    as_tensor,
-    check_aligned,
-    check_finite,
-    check_positive_int,
-    check_same_length,
-)
+from trustml.core.alignment import check_aligned
+from trustml.core.validation import as_tensor, check_finite, check_positive_int, check_same_length
 from trustml.fairness._rates import label_vector
 
 _BLOCK = 2**22  # distances held at a time

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from trustml.core.validation import check_aligned, check_same_length
+from trustml.core.alignment import check_aligned
+from trustml.core.validation import check_same_length
 from trustml.fairness._groups import as_groups
 from trustml.fairness._measure import FairnessMeasure
 from trustml.fairness._rates import label_vector

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from trustml.core.validation import check_aligned
+from trustml.core.alignment import check_aligned
 from trustml.fairness._group_transformer import GroupTransformer, check_share, like_table, numbers
 from trustml.fairness._groups import as_groups
 from trustml.fairness._known_groups import check_given, group_codes

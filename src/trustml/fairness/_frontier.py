@@ -17,8 +17,9 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.parallel import Parallel, delayed
 
+from trustml.core.alignment import check_aligned
 from trustml.core.results import Result
-from trustml.core.validation import check_aligned, check_choice, take_rows, to_numpy
+from trustml.core.validation import check_choice, take_rows, to_numpy
 from trustml.evidence._checks import check_count, check_probability
 from trustml.fairness._assert_fair import RATES_OF
 from trustml.fairness._groups import Groups, as_groups

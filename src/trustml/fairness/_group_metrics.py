@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from trustml.core.alignment import check_aligned
 from trustml.core.random import RandomState, numpy_generator
 from trustml.core.results import Result
-from trustml.core.validation import check_aligned, check_choice
+from trustml.core.validation import check_choice
 from trustml.fairness._confidence import Sample, intervals, warn_if_undefined, warn_if_unknown
 from trustml.fairness._groups import Groups, as_groups
 from trustml.fairness._in_words import contrast, parity_in_words

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from trustml.core.validation import check_aligned
+from trustml.core.alignment import check_aligned
 from trustml.fairness._groups import as_groups
 from trustml.fairness._rates import as_decisions
 from trustml.warnings import SmallGroupWarning

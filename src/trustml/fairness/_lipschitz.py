@@ -8,13 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trustml.core.validation import (
-    as_tensor,
-    check_aligned,
-    check_finite,
-    check_positive_int,
-    check_same_length,
-)
+from trustml.core.alignment import check_aligned
+from trustml.core.validation import as_tensor, check_finite, check_positive_int, check_same_length
 from trustml.fairness._measure import FairnessMeasure
 from trustml.model import as_model
 

@@ -17,8 +17,9 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from trustml.core.alignment import check_aligned
 from trustml.core.random import row_uniforms
-from trustml.core.validation import check_aligned, take_rows
+from trustml.core.validation import take_rows
 from trustml.fairness._drawn_gap import warn_if_drawn_apart
 from trustml.fairness._groups import Groups, as_groups
 from trustml.fairness._known_groups import check_given

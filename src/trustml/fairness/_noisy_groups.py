@@ -10,14 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from trustml.core.alignment import check_aligned
 from trustml.core.results import Result
-from trustml.core.validation import (
-    check_aligned,
-    check_alpha,
-    check_choice,
-    check_finite,
-    to_numpy,
-)
+from trustml.core.validation import check_alpha, check_choice, check_finite, to_numpy
 from trustml.fairness._assert_fair import RATES_OF
 from trustml.fairness._gap_bounds import critical
 from trustml.fairness._groups import Groups, as_groups

@@ -16,8 +16,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import nn
 
+from trustml.core.alignment import check_aligned
 from trustml.core.random import RandomState, numpy_generator
-from trustml.core.validation import check_aligned, check_finite, to_numpy
+from trustml.core.validation import check_finite, to_numpy
 from trustml.fairness._groups import Groups
 from trustml.fairness._known_groups import check_given, group_codes
 from trustml.fairness._mitigator import FairClassifier

@@ -9,14 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from trustml.core.alignment import check_aligned
 from trustml.core.results import Result
-from trustml.core.validation import (
-    check_aligned,
-    check_choice,
-    check_finite,
-    frame_columns,
-    to_numpy,
-)
+from trustml.core.validation import check_choice, check_finite, frame_columns, to_numpy
 from trustml.fairness._assert_fair import RATES_OF
 from trustml.fairness._rates import as_decisions, label_vector, rate_masks
 

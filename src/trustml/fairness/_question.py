@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trustml.core.alignment import check_aligned
 from trustml.core.batches import as_data
-from trustml.core.validation import check_aligned, check_choice
+from trustml.core.validation import check_choice
 from trustml.fairness._criteria import CRITERIA, OF_ERRORS, Compared, Criterion, cells_of, custom
 from trustml.fairness._groups import Groups, as_groups
 from trustml.fairness._surrogates import SURROGATES, Measured, quantity_of

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from trustml.core.validation import check_aligned, check_finite, check_same_length, to_numpy
+from trustml.core.alignment import check_aligned
+from trustml.core.validation import check_finite, check_same_length, to_numpy
 from trustml.fairness._groups import _sorted_unique
 from trustml.warnings import SmallGroupWarning
 

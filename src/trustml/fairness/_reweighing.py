@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.multiclass import check_classification_targets
 
-from trustml.core.validation import check_aligned
+from trustml.core.alignment import check_aligned
 from trustml.fairness._groups import as_groups
 from trustml.fairness._known_groups import check_given, group_codes
 from trustml.fairness._rates import label_vector

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from trustml.core.alignment import check_aligned
 from trustml.core.random import RandomState
-from trustml.core.validation import check_aligned, check_finite, check_same_length, to_numpy
+from trustml.core.validation import check_finite, check_same_length, to_numpy
 from trustml.fairness._confidence import OfRows, RowMetric
 from trustml.fairness._group_metrics import GroupMetrics, assemble
 from trustml.fairness._groups import as_groups

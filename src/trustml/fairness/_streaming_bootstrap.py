@@ -6,8 +6,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from trustml.core.alignment import check_aligned
 from trustml.core.random import _mixed, row_uniforms
-from trustml.core.validation import check_aligned, check_same_length
+from trustml.core.validation import check_same_length
 from trustml.evidence._checks import check_count
 from trustml.fairness._bootstrap import GroupReplicates
 from trustml.fairness._groups import _columns, _refuse_missing, _sorted_unique

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from trustml.core.alignment import check_aligned
 from trustml.core.random import RandomState, numpy_generator
-from trustml.core.validation import check_aligned, check_choice, check_positive_int
+from trustml.core.validation import check_choice, check_positive_int
 from trustml.evidence._tests import permutation_pvalue
 from trustml.fairness._known_groups import sensitive_columns
 from trustml.fairness._measure import FairnessMeasure

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from trustml.core.validation import check_aligned, check_choice
+from trustml.core.alignment import check_aligned
+from trustml.core.validation import check_choice
 from trustml.fairness._groups import as_groups
 from trustml.fairness._rates import Decisions, as_decisions, check_weights, rate_masks, share
 from trustml.warnings import SmallGroupWarning
