@@ -116,6 +116,7 @@ class TestExponentiatedGradient:
         assert fair.training_gap_ == pytest.approx(expected(criterion, p, y, s), abs=1e-9)
         assert fair.best_gap_ <= 1e-9
 
+    @pytest.mark.filterwarnings("ignore:equal rows share one draw")
     def test_an_early_stop_is_within_the_certificate_of_the_optimum(self):
         X, y, s = few_values(3)
         best = brute_force("equalized_odds", X, y, s, 0.01)
